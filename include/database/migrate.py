@@ -1,0 +1,50 @@
+"""Bring Airlock's database to the newest version: roles, tables (Alembic), and the transitions table from the code's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+from sqlalchemy import create_engine
+
+from include.settings import Settings
+from include.tasks.rules import TRANSITIONS
+
+ROLES = ("owner", "airflow", "broker", "warden", "gatekeeper", "cli")
+
+
+def create_roles_and_databases(admin_dsn: str, settings: Settings, databases: tuple[str, ...] = ("airlock", "airflow")) -> None:
+    """Make what is missing: one login role a process kind, and the databases, owned by ``airlock_owner``.
+
+    Args:
+        admin_dsn: address of the server as a superuser.
+        settings: carries the roles' password.
+        databases: names to create.
+    """
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        for role in ROLES:
+            name = sql.Identifier(f"airlock_{role}")
+            if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (f"airlock_{role}",)).fetchone():
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
+            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(settings.pg_password)))
+        for database in databases:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER airlock_owner").format(sql.Identifier(database)))
+
+
+def migrate(settings: Settings) -> None:
+    """Run the migrations as ``airlock_owner`` and write the table of allowed transitions from ``include.tasks.rules``."""
+    engine = create_engine(settings.dsn("owner").replace("postgresql://", "postgresql+psycopg://", 1))
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+    engine.dispose()
+    with psycopg.connect(settings.dsn("owner")) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM transitions")
+        cursor.executemany("INSERT INTO transitions VALUES (%s, %s, %s)", TRANSITIONS)

@@ -1,0 +1,90 @@
+"""States of goal runs, task runs and attempts, the classes of failure, and what a rework is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+STEPS = ("admit", "start", "lease", "verify", "merge")
+
+
+class GoalRunState(StrEnum):
+    """Where one run of a goal stands."""
+
+    SUBMITTED = "SUBMITTED"
+    PLANNING = "PLANNING"
+    AWAITING_APPROVAL = "AWAITING_APPROVAL"
+    RUNNING = "RUNNING"
+    LANDING = "LANDING"
+    COMPLETED = "COMPLETED"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"
+    ESCALATED = "ESCALATED"
+    CANCELLED = "CANCELLED"
+
+
+class TaskRunState(StrEnum):
+    """Where one task of a plan stands in one goal run."""
+
+    PENDING = "PENDING"
+    PLANNING = "PLANNING"
+    POLICY_CHECK = "POLICY_CHECK"
+    LEASED = "LEASED"
+    EXECUTING = "EXECUTING"
+    BLOCKED = "BLOCKED"
+    VERIFYING = "VERIFYING"
+    MERGE_QUEUE = "MERGE_QUEUE"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    ESCALATED = "ESCALATED"
+    CANCELLED = "CANCELLED"
+    PENDING_RETRY = "PENDING_RETRY"
+
+
+class AttemptState(StrEnum):
+    """The life of one worker."""
+
+    SPAWNING = "SPAWNING"
+    READY = "READY"
+    WORKING = "WORKING"
+    BLOCKED = "BLOCKED"
+    COMPLETING = "COMPLETING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+    SPAWN_FAILED = "SPAWN_FAILED"
+
+
+class Failure(StrEnum):
+    """Why an attempt ended without a merge. The class decides whether it counts and what comes next."""
+
+    LOST = "lost"  # a process or machine was killed, an outage, a shutdown: not counted
+    NEVER_STARTED = "never_started"  # not counted
+    WORKER_FAILED = "worker_failed"  # the worker gave up or crashed
+    LEASE_BROKEN = "lease_broken"  # deadline or heartbeat
+    BUDGET = "budget"  # tokens or money of the lease, the goal or the agent are used up
+    MODEL = "model"  # the endpoint refuses (wrong key, refusal) or stays away
+    REFUSED_HANDIN = "refused_handin"  # the quarantine refused the bundle
+    RED = "red"  # the gate's verdict
+    CONFLICT = "conflict"  # with the goal branch
+    PERSON = "person"  # a person cancelled, marked or cleared
+
+
+NOT_COUNTED = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.PERSON})
+
+
+class Rework(BaseModel):
+    """A further attempt (or a further verification of the same one), decided by a step and carried out by the door."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: UUID
+    task_run: str
+    epoch: int
+    ti_id: str
+    steps: tuple[str, ...]
+    reason: str
+    feedback: str

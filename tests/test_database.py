@@ -1,0 +1,120 @@
+"""The database holds the invariants: transitions, append-only plans, growing epochs, no overspend, rights of each role."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.clock import new_id
+from include.database.unit_of_work import transaction
+from include.errors import IllegalTransition
+from include.settings import Settings
+from include.tasks.models import AttemptState, GoalRunState, TaskRunState
+from include.tasks.rules import TRANSITIONS
+
+
+@pytest.fixture
+def goal_run(settings: Settings) -> str:
+    """One goal run, made as the owner."""
+    goal = new_id()
+    with transaction("owner") as connection:
+        connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100)")
+        connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
+        connection.execute(
+            "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key,"
+            " request_sha256, created_by) VALUES (%s, 'g', 't', 't', 'sample', 'main', 'jarvis', 100, 60, 'per_goal', 'k', 'h', 'me')",
+            [goal],
+        )
+        connection.execute("INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, 'h', '{}')", [goal])
+        connection.execute(
+            "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at)"
+            " VALUES ('g1', %s, 'g', 'r', 'airlock/g1', 100, now() + interval '1 hour')",
+            [goal],
+        )
+        connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES ('g1-a', 'g1', 'a')")
+        connection.execute("INSERT INTO nodes VALUES ('local', 4, 'bubblewrap')")
+        connection.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES ('g1-a', 1, 'local', 'bubblewrap')")
+    return "g1"
+
+
+MACHINES: list[tuple[str, str, str, Any]] = [
+    ("goal_run", "goal_runs", "id = 'g1'", GoalRunState),
+    ("task_run", "task_runs", "id = 'g1-a'", TaskRunState),
+    ("attempt", "attempts", "task_run = 'g1-a'", AttemptState),
+]
+
+
+@pytest.mark.parametrize(("machine", "table", "where", "states"), MACHINES)
+def test_every_pair_of_states_by_raw_sql(goal_run: str, machine: str, table: str, where: str, states: Any) -> None:
+    allowed = {(before, after) for kind, before, after in TRANSITIONS if kind == machine}
+    merged = ", merged_commit = CASE WHEN %s = 'COMPLETED' THEN 'c' END" if machine == "task_run" else ""
+    refused = 0
+    for before, after in itertools.product(states, states):
+        with transaction("owner") as connection:
+            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER guard")
+            connection.execute(f"UPDATE {table} SET state = %s{merged} WHERE {where}", [before, before] if merged else [before])
+            connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER guard")
+        try:
+            with transaction("owner") as connection:
+                connection.execute(f"UPDATE {table} SET state = %s{merged} WHERE {where}", [after, after] if merged else [after])
+            assert before == after or (before, after) in allowed, f"{before} -> {after} was let through"
+        except IllegalTransition:
+            refused += 1
+            assert (before, after) not in allowed
+    assert refused == len(states) ** 2 - len(states) - len(allowed)
+
+
+def test_without_the_trigger_an_illegal_transition_passes(goal_run: str) -> None:
+    # Negative control of the test above: what refuses is the trigger and nothing else.
+    with transaction("owner") as connection:
+        connection.execute("ALTER TABLE goal_runs DISABLE TRIGGER guard")
+        connection.execute("UPDATE goal_runs SET state = 'COMPLETED' WHERE id = 'g1'")
+
+
+def test_each_transition_writes_its_event(goal_run: str) -> None:
+    with transaction("airflow") as connection:
+        connection.execute("UPDATE goal_runs SET state = 'PLANNING', reason = 'because' WHERE id = 'g1'")
+        events = connection.execute("SELECT from_state, to_state, detail FROM task_events WHERE machine = 'goal_run' ORDER BY id").fetchall()
+    assert [tuple(event.values()) for event in events] == [(None, "SUBMITTED", ""), ("SUBMITTED", "PLANNING", "because")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE plans SET document = 'x'",
+        "DELETE FROM plans",
+        "UPDATE task_runs SET epoch = -1",
+        "UPDATE goal_runs SET spent_micro = 60, reserved_micro = 41",
+        "UPDATE task_runs SET merged_commit = 'c'",
+        "INSERT INTO plans (goal, revision, sha256, document) SELECT goal, 1, 'h', '{}' FROM plans",
+    ],
+)
+def test_the_database_refuses(goal_run: str, statement: str) -> None:
+    with pytest.raises(psycopg.Error), transaction("owner") as connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("airflow", "SELECT * FROM attempt_keys"),
+        ("airflow", "UPDATE verdicts SET green = true"),
+        ("airflow", "UPDATE model_calls SET cost_micro = 0"),
+        ("broker", "INSERT INTO verdicts SELECT * FROM verdicts"),
+        ("broker", "UPDATE task_runs SET merged_commit = 'c'"),
+        ("broker", "UPDATE leases SET expires_at = now()"),
+        ("warden", "UPDATE leases SET revoked_at = null"),
+        ("warden", "UPDATE task_runs SET state = 'COMPLETED'"),
+        ("warden", "SELECT * FROM transcripts"),
+        ("gatekeeper", "SELECT * FROM leases"),
+        ("gatekeeper", "UPDATE verdicts SET tree = 'x'"),
+        ("cli", "SELECT * FROM attempt_keys"),
+        ("cli", "DELETE FROM task_events"),
+    ],
+)
+def test_a_role_may_do_only_its_job(goal_run: str, role: str, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), transaction(role) as connection:
+        connection.execute(statement)
