@@ -56,6 +56,7 @@ class Settings(BaseModel):
     max_width: int = Field(default=10, description="Most tasks of a plan that may run side by side.")
     max_tasks: int = Field(default=40, description="Most tasks in a plan.")
     node_capacity: int = Field(default=4, description="Most sandboxes that run at once on this node.")
+    test_timeout_s: int = Field(default=600, description="Seconds a verification's or a worker's test run may take.")
     model_timeout_s: int = Field(default=600, description="Seconds a model call may take.")
     model_attempts: int = Field(default=4, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
     corpora: str = Field(default="", description="Folder of foreign test inputs; default ../shared/corpora beside this code.")

@@ -47,7 +47,13 @@ def servers() -> Iterator[Settings]:
     """A home folder with PostgreSQL and Valkey running; the environment points to it."""
     home = Path(tempfile.mkdtemp(prefix="airlock-test-"))
     password = secrets.token_hex(12)
-    stored = {"pg_port": free_port(), "valkey_port": free_port(), "pg_password": password, "valkey_password": password, "api_password": password}
+    stored = {
+        "pg_port": free_port(),
+        "valkey_port": free_port(),
+        "pg_password": password,
+        "valkey_password": password,
+        "api_password": password,
+    }
     (home / "runtime.json").write_text(json.dumps(stored))
     os.environ["AIRLOCK_HOME"] = str(home)
     settings_module.settings.cache_clear()
@@ -60,7 +66,9 @@ def servers() -> Iterator[Settings]:
     children = [
         subprocess.Popen(postgres.command(binaries, home / "postgres", settings.pg_port, fsync="off"), stdout=log, stderr=log),
         subprocess.Popen(
-            valkey.command(valkey.find_binary(settings.valkey_bin), home / "valkey", settings.valkey_port, home / "users.acl"), stdout=log, stderr=log
+            valkey.command(valkey.find_binary(settings.valkey_bin), home / "valkey", settings.valkey_port, home / "users.acl"),
+            stdout=log,
+            stderr=log,
         ),
     ]
     admin = f"postgresql://postgres:{password}@127.0.0.1:{settings.pg_port}/postgres"

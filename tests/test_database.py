@@ -77,7 +77,9 @@ def test_without_the_trigger_an_illegal_transition_passes(goal_run: str) -> None
 def test_each_transition_writes_its_event(goal_run: str) -> None:
     with transaction("airflow") as connection:
         connection.execute("UPDATE goal_runs SET state = 'PLANNING', reason = 'because' WHERE id = 'g1'")
-        events = connection.execute("SELECT from_state, to_state, detail FROM task_events WHERE machine = 'goal_run' ORDER BY id").fetchall()
+        events = connection.execute(
+            "SELECT from_state, to_state, detail FROM task_events WHERE machine = 'goal_run' ORDER BY id"
+        ).fetchall()
     assert [tuple(event.values()) for event in events] == [(None, "SUBMITTED", ""), ("SUBMITTED", "PLANNING", "because")]
 
 

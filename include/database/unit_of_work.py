@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from psycopg.rows import dict_row
 
 from include.errors import IllegalTransition, Unavailable
 from include.settings import settings
+
+_pools: dict[tuple[int, str], Any] = {}
 
 Connection = psycopg.Connection[dict[str, Any]]
 AsyncConnection = psycopg.AsyncConnection[dict[str, Any]]
@@ -38,6 +41,29 @@ def transaction(role: str) -> Iterator[Connection]:
     try:
         with psycopg.connect(settings().dsn(role), row_factory=dict_row, connect_timeout=5) as connection:
             yield connection
+    except psycopg.Error as error:
+        raise _translate(error) from error
+
+
+@contextmanager
+def pooled_transaction(role: str) -> Iterator[Connection]:
+    """As ``transaction``, on a connection that is kept: for processes that ask many times a second (the triggerer).
+
+    Raises:
+        Unavailable: PostgreSQL does not answer within 5 s.
+    """
+    from psycopg_pool import ConnectionPool, PoolTimeout
+
+    key = (os.getpid(), role)  # a forked child must not share its parent's connections
+    if key not in _pools:
+        _pools[key] = ConnectionPool(
+            settings().dsn(role), kwargs={"row_factory": dict_row}, min_size=1, max_size=8, timeout=5, check=ConnectionPool.check_connection
+        )
+    try:
+        with _pools[key].connection() as connection:
+            yield connection
+    except PoolTimeout as error:
+        raise Unavailable("PostgreSQL does not answer. Look at `./airlock status`, then `./airlock up`.") from error
     except psycopg.Error as error:
         raise _translate(error) from error
 

@@ -28,7 +28,9 @@ class Task(Frozen):
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="Short unique name, used in branch and step names.")
     title: str = Field(min_length=1, max_length=80, description="What a person reads in the graph.")
-    kind: Literal["change", "report"] = Field(default="change", description="change: must change files. report: may leave the tree as it is.")
+    kind: Literal["change", "report"] = Field(
+        default="change", description="change: must change files. report: may leave the tree as it is."
+    )
     prompt: str = Field(min_length=1, max_length=20_000, description="What the worker is asked to do.")
     depends_on: tuple[str, ...] = Field(default=(), description="Keys of the tasks that must be merged before this one starts.")
     worker: str = Field(default="python_developer", description="Name of a worker definition.")

@@ -25,6 +25,10 @@ class GoalRunState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+ENDED_RUNS = frozenset({GoalRunState.COMPLETED, GoalRunState.REFUSED, GoalRunState.FAILED, GoalRunState.ESCALATED, GoalRunState.CANCELLED})
+"""States in which a goal run has come to its end."""
+
+
 class TaskRunState(StrEnum):
     """Where one task of a plan stands in one goal run."""
 

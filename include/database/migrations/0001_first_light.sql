@@ -472,7 +472,7 @@ GRANT UPDATE (listed) ON repositories TO airlock_cli;
 GRANT UPDATE (archived_at) ON goals TO airlock_cli;
 GRANT INSERT ON task_events TO airlock_cli;
 GRANT USAGE ON SEQUENCE task_events_id_seq TO airlock_cli;
-GRANT UPDATE (revoked_at, revoke_reason) ON leases TO airlock_cli;
+GRANT UPDATE (revoked_at, revoke_reason, grace) ON leases TO airlock_cli;
 GRANT UPDATE (state, reason, ended_at) ON goal_runs TO airlock_cli;
 GRANT UPDATE (state, reason, updated_at) ON task_runs TO airlock_cli;
 GRANT UPDATE (state, reason, failure, counted, ended_at) ON attempts TO airlock_cli;

@@ -1,0 +1,41 @@
+"""admit: may this task's worker be let in? Policy, room on a node, the next epoch and its lease."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from include.database.unit_of_work import transaction
+from include.flow.steps.base import Step, fail
+from include.flow.waiting import NotYet
+from include.goals import service as goals
+from include.settings import settings
+from include.tasks import admission
+
+
+class AdmitStep(Step):
+    """Grants the next attempt of a task run."""
+
+    def advance(self, context: Any) -> Any:
+        """Ask once to be admitted."""
+        ti = context["ti"]
+        with transaction("airflow") as connection:
+            run = goals.run_of(connection, ti.dag_id, context["run_id"])
+            document = goals.plan_of(connection, run["id"])
+            if document is None:
+                fail(f"Goal run {run['id']} follows no plan. Submit the goal again.")
+            said = admission.entry(
+                connection,
+                settings(),
+                run,
+                document,
+                self.task_key,
+                str(ti.id),
+                ti.try_number > 1,
+                lambda: goals.start(connection, settings(), run),
+            )
+        if said.outcome == "no_room":
+            return NotYet("room", "any", said.words)
+        if said.outcome == "refused":
+            fail(said.words)
+        self.log.info(said.words)
+        return None

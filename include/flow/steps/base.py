@@ -1,0 +1,59 @@
+"""What all steps of a goal share: which goal run and task they work for, and how a rework or an end is carried out."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.errors import Unavailable
+from include.flow.api import ask_door
+from include.flow.rework_trigger import ReworkTrigger
+from include.flow.waiting import until_done
+from include.tasks.models import Rework
+from include.tasks.service import GaveUp
+
+DOOR_PATIENCE_S = 2.0
+
+
+class Step(BaseOperator):
+    """A step of a goal. Subclasses write ``advance(context)``: idempotent, returns ``NotYet`` or the result.
+
+    Args:
+        task_key: key of the plan's task; empty for the steps of the whole goal.
+    """
+
+    def __init__(self, *, task_key: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("retries", 2)  # a step that ran and deferred can be failed by a late executor event (facts of Airflow 3.3)
+        super().__init__(**kwargs)
+        self.task_key = task_key
+
+    def advance(self, context: Any) -> Any:
+        """Go on from what is stored."""
+        raise NotImplementedError
+
+    def execute(self, context: Any) -> Any:
+        """Run until there is a result."""
+        return until_done(self, lambda: self.advance(context))
+
+    def resume(self, context: Any, event: Any = None) -> Any:  # noqa: ARG002 - the event only says that waiting is over
+        """Go on after a deferral."""
+        return self.execute(context)
+
+    def carry_out(self, context: Any, decided: Rework | GaveUp) -> None:
+        """Ask the door to clear the steps of a rework and return at once, or fail with the whole story."""
+        if isinstance(decided, GaveUp):
+            fail(f"{decided.state}: {decided.story}")
+        self.log.warning("Rework: %s", decided.reason)
+        ti = context["ti"]
+        try:
+            ask_door(ti.dag_id, context["run_id"], str(decided.id), str(ti.id), timeout=DOOR_PATIENCE_S)
+        except Unavailable as error:
+            self.log.warning("%s Asking on from the triggerer.", error)
+            self.defer(trigger=ReworkTrigger(rework=str(decided.id)), method_name="resume")
+
+
+def fail(words: str) -> NoReturn:
+    """Fail the step for good, with words for a person."""
+    raise AirflowFailException(words)

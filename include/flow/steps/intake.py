@@ -1,0 +1,78 @@
+"""intake: the first step of submit_goal. Checks what only a look can tell, stores the goal, and runs the base's own tests once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from include.database.unit_of_work import transaction
+from include.errors import AirlockError, BadInput, NotFound
+from include.flow.steps.base import Step, fail
+from include.flow.verification import Asked, tested
+from include.flow.waiting import NotYet
+from include.gate import base
+from include.goals import intake, service
+from include.goals.models import GoalRequest
+from include.settings import settings
+from include.tasks.models import GoalRunState
+
+COMMAND_LINE = "airlock"
+"""Airflow user of the command line and the steps: may name repositories by path."""
+
+
+def request_of(context: Any) -> GoalRequest:
+    """The submission, from the run's params. Without a key, the run's own id is the key.
+
+    Raises:
+        BadInput: a value cannot be used.
+    """
+    params = context["params"]
+    values = {name: params[name] for name in GoalRequest.model_fields if params.get(name) not in (None, "")}
+    return intake.read_request({"key": context["run_id"], **values})
+
+
+class IntakeStep(Step):
+    """Stores the goal and its first run; returns the goal run's DAG and run id."""
+
+    def advance(self, context: Any) -> Any:
+        """Check, store, and look at the base's tests."""
+        try:
+            request = request_of(context)
+            unlisted = context["dag_run"].triggering_user_name == COMMAND_LINE
+            with transaction("airflow") as connection:
+                by = context["dag_run"].triggering_user_name or "schedule"
+                submission = intake.submit(connection, settings(), request, by, unlisted)
+                run = submission.run
+                if run["base_commit"] is None:
+                    commit = service.fetch_base(connection, settings(), request.repository, request.base)
+                    service.start_branch(connection, settings(), run, commit)
+                    run = service.run_of(connection, run["dag_id"], run["run_id"])
+        except (BadInput, NotFound) as error:
+            fail(str(error))
+        if submission.again:
+            self.log.info("The same key and body came before: this is goal run %s, %s.", run["id"], run["state"])
+        return self._base(run, str(context["ti"].id))
+
+    def _base(self, run: dict[str, Any], ti_id: str) -> Any:
+        with transaction("airflow") as connection:
+            known = base.result(connection, run["repository"], run["base_commit"])
+        if known is None:
+            try:
+                report = tested(settings(), Asked(run["id"], run["repository"], run["base_commit"], ti_id))
+            except AirlockError as error:
+                self._refuse(run, GoalRunState.FAILED, f"base: its tests could not be run: {error}")
+            if isinstance(report, NotYet):
+                return report
+            with transaction("airflow") as connection:
+                known = base.store(connection, run["repository"], run["base_commit"], report)
+        if known.problem:
+            words = f"base: {run['base_branch']} at {run['base_commit'][:12]} cannot be judged: {known.problem} Mend it and submit again."
+            self._refuse(run, GoalRunState.REFUSED, words)
+        failing = sum(outcome in ("failed", "error") for outcome in known.tests.values())
+        self.log.info("Base %s: %d tests, %d known failures.", run["base_commit"][:12], len(known.tests), failing)
+        return {"goal_run": run["id"], "dag_id": run["dag_id"], "run_id": run["run_id"]}
+
+    def _refuse(self, run: dict[str, Any], state: GoalRunState, words: str) -> None:
+        with transaction("airflow") as connection:
+            if service.run_of(connection, run["dag_id"], run["run_id"])["state"] == GoalRunState.SUBMITTED:
+                service.set_state(connection, run["id"], state, words)
+        fail(words)

@@ -1,0 +1,41 @@
+"""launch: start the goal's own DAG, as soon as the plan bundle has made it, under the run id that the submission was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperatorLink, XCom
+
+from include.flow.steps.base import Step
+from include.flow.trigger_run import trigger_goal_run
+from include.settings import settings
+
+
+class GoalLink(BaseOperatorLink):
+    """A button on the step that leads to the goal's run."""
+
+    name = "Goal"
+
+    @property
+    def xcom_key(self) -> str:
+        """Where ``launch`` leaves the address."""
+        return "goal_address"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002
+        """The address of the goal's run in the UI."""
+        return XCom.get_value(key=self.xcom_key, ti_key=ti_key) or ""
+
+
+class LaunchStep(Step):
+    """Triggers the goal's DAG run once."""
+
+    operator_extra_links = (GoalLink(),)
+
+    def advance(self, context: Any) -> Any:
+        """Trigger; the same run id twice is one run."""
+        where = context["ti"].xcom_pull(task_ids="intake")
+        trigger_goal_run(where["dag_id"], where["run_id"], {})
+        address = f"/dags/{where['dag_id']}/runs/{where['run_id']}"
+        context["ti"].xcom_push(key="goal_address", value=address)
+        self.log.info("Started: %s%s", settings().api_url, address)
+        return where

@@ -1,0 +1,119 @@
+"""lease: lives in the triggerer for as long as the attempt does; its log carries the worker's milestones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.sdk import BaseSensorOperator
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
+
+from include.database.unit_of_work import pooled_transaction
+from include.errors import Unavailable
+from include.flow.rework_trigger import rework_until_cleared
+from include.flow.steps.base import fail
+from include.goals import service as goals
+from include.settings import settings
+from include.tasks import watching
+from include.tasks.watching import Seen
+
+WATCH_S = 0.4
+MILESTONES = 200
+"""Lines that an attempt's step log may carry; the whole log is an artifact."""
+_WORDS = {"handed_in": "handed in", "merged": "merged"}
+
+
+class LeaseTrigger(BaseTrigger):
+    """Watches one attempt: stamps it, shows milestones, and ends when our tables say so."""
+
+    def __init__(self, task_key: str, **_: Any) -> None:
+        super().__init__()
+        self.task_key = task_key
+        self._after = 0
+        self._shown = 0
+        self._epoch = 0
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Only the key is kept: stored DAGs freeze these arguments, all else is read from PostgreSQL."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"task_key": self.task_key}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the attempt is over; a rework asks the door and then waits to be cleared."""
+        while True:
+            seen = await asyncio.to_thread(self._look)
+            if seen is not None:
+                self._show(seen)
+                if seen.rework is not None:
+                    await rework_until_cleared(str(seen.rework.id), self.task_instance)
+                elif seen.outcome != "working":
+                    yield TriggerEvent({"outcome": seen.outcome, "words": seen.words})
+                    return
+            await asyncio.sleep(WATCH_S)
+
+    def _look(self) -> Seen | None:
+        ti = self.task_instance
+        try:
+            with pooled_transaction("airflow") as connection:
+                run = goals.run_of(connection, ti.dag_id, ti.run_id)
+                return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after)
+        except Unavailable as error:
+            self.log.warning("%s Still watching.", error)
+            return None
+
+    def _show(self, seen: Seen) -> None:
+        if seen.epoch != self._epoch and seen.epoch:
+            self._epoch = seen.epoch
+            self.log.info("Watching attempt %s.", seen.epoch)
+        for event, words in seen.milestones:
+            self._after = event
+            self._shown += 1
+            if self._shown <= MILESTONES:
+                self.log.info(words)
+        if seen.words:
+            self.log.info(seen.words)
+
+    async def on_kill(self) -> None:
+        """A person marked or cleared the step, or another triggerer took over: ask for a revoke of this epoch, which is fenced."""
+        await asyncio.sleep(2 * WATCH_S)  # whoever took over has stamped the lease by then
+        await asyncio.to_thread(self._killed)
+
+    def _killed(self) -> None:
+        ti = self.task_instance
+        with pooled_transaction("airflow") as connection:
+            run = goals.run_of(connection, ti.dag_id, ti.run_id)
+            if watching.killed_by_person(connection, run["id"], self.task_key, str(ti.id), self._epoch):
+                self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
+
+
+class LeaseStep(BaseSensorOperator):
+    """Starts in the triggerer and holds no worker slot.
+
+    Args:
+        task_key: key of the plan's task.
+    """
+
+    start_from_trigger = True
+
+    def __init__(self, *, task_key: str, **kwargs: Any) -> None:
+        kwargs.setdefault("retries", 2)
+        super().__init__(**kwargs)
+        self.task_key = task_key
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls="include.flow.steps.lease.LeaseTrigger",
+            next_method="ended",
+            trigger_kwargs={"task_key": task_key},
+            next_kwargs=None,
+            timeout=None,
+        )
+
+    def execute(self, context: Any) -> None:  # noqa: ARG002
+        """For places without a triggerer's start: defer to the same trigger."""
+        self.defer(trigger=LeaseTrigger(task_key=self.task_key), method_name="ended")
+
+    def ended(self, context: Any, event: dict[str, Any] | None = None) -> str:  # noqa: ARG002
+        """The attempt is over: handed in or merged, or the whole story of why not."""
+        event = event or {}
+        if event.get("outcome") not in _WORDS:
+            fail(event.get("words") or "the lease ended without a word")
+        return _WORDS[event["outcome"]]

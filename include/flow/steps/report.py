@@ -1,0 +1,22 @@
+"""report: runs whatever happened; revokes what still lives, settles every state, and writes the summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from include.database.unit_of_work import transaction
+from include.flow.steps.base import Step
+from include.goals import report
+from include.settings import settings
+
+
+class ReportStep(Step):
+    """A teardown: nothing of the goal run lives after it."""
+
+    def advance(self, context: Any) -> Any:
+        """Settle and tell."""
+        with transaction("airflow") as connection:
+            told = report.close(connection, settings(), context["ti"].dag_id, context["run_id"])
+        for line in told.splitlines():
+            self.log.info(line)
+        return told

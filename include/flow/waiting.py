@@ -1,0 +1,88 @@
+"""Wait without holding a worker slot for long: a step asks ``advance`` again and again; after a few seconds the triggerer does the waiting.
+
+``advance`` must be idempotent: it looks first for its own stored request and result. It returns ``NotYet`` or the step's result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+
+from airflow.sdk import BaseOperator
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from include.database.queries import load
+from include.database.unit_of_work import pooled_transaction, transaction
+from include.errors import Unavailable
+
+_SQL = load(__file__)
+PATIENCE_S = 12.0
+"""A deferral costs 3 to 4 s, so what is usually shorter than that is waited for in the step."""
+
+
+class NotYet(NamedTuple):
+    """What is waited for: a query of this folder's queries.sql, its subject, and the words for the log."""
+
+    query: str
+    subject: str
+    words: str
+
+
+def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
+    """Call ``advance`` until it has a result; defer when that takes longer than ``PATIENCE_S``.
+
+    Args:
+        operator: the step; its method ``resume(context, event)`` is called when the waiting is over and must call this again.
+        advance: see the module.
+    """
+    end = time.monotonic() + PATIENCE_S
+    said = ""
+    while True:
+        result = advance()
+        if not isinstance(result, NotYet):
+            return result
+        if result.words != said:
+            operator.log.info(result.words)
+            said = result.words
+        while not _ready(result):
+            if time.monotonic() > end:
+                operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject), method_name="resume")
+            time.sleep(0.15)
+
+
+def _ready(what: NotYet) -> bool:
+    with transaction("airflow") as connection:
+        return _ask(connection, what.query, what.subject)
+
+
+def _ask(connection: Any, query: str, subject: str) -> bool:
+    row = connection.execute(getattr(_SQL, query), {"subject": subject}).fetchone()
+    return bool(row and next(iter(row.values())))
+
+
+class WaitTrigger(BaseTrigger):
+    """Fires when a query of this folder's queries.sql says true for its subject."""
+
+    def __init__(self, query: str, subject: str, **_: Any) -> None:
+        super().__init__()
+        self.query = query
+        self.subject = subject
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Where to find this class, and its arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"query": self.query, "subject": self.subject}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll once a second; an outage of PostgreSQL is waited out."""
+        while not await asyncio.to_thread(self._ready):
+            await asyncio.sleep(1)
+        yield TriggerEvent({"ready": True})
+
+    def _ready(self) -> bool:
+        try:
+            with pooled_transaction("airflow") as connection:
+                return _ask(connection, self.query, self.subject)
+        except Unavailable:
+            return False

@@ -1,0 +1,101 @@
+"""Take in a submission: everything that only a look can tell is checked here, and answered with the field and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from include.clock import new_id, now
+from include.database.queries import load
+from include.database.unit_of_work import Connection
+from include.errors import BadInput, Conflict
+from include.goals import service
+from include.goals.models import GoalRequest
+from include.settings import Settings
+
+_SQL = load(__file__)
+
+
+class Submission(NamedTuple):
+    """What a submission became; ``again`` is true if the same key and body came before."""
+
+    goal: dict[str, Any]
+    run: dict[str, Any]
+    again: bool
+
+
+def read_request(values: dict[str, Any]) -> GoalRequest:
+    """Read a form's or a client's values.
+
+    Raises:
+        BadInput: names the first field that cannot be used, and why.
+    """
+    try:
+        return GoalRequest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "request"
+        raise BadInput(field, first["msg"].removeprefix("Value error, "), "Correct it and submit again.") from error
+
+
+def submit(connection: Connection, settings: Settings, request: GoalRequest, created_by: str, unlisted: bool) -> Submission:
+    """Store a goal and its first run, once per key.
+
+    Args:
+        created_by: the person, or the command line's user.
+        unlisted: True if repositories that were named by a path on the command line may be used.
+
+    Raises:
+        BadInput: unknown repository, branch or agent.
+        Conflict: the key was used before with another body.
+    """
+    known = connection.execute(_SQL.goal_by_key, {"key": request.key}).fetchone()
+    if known is None:
+        _check_names(connection, request, unlisted)
+        service.fetch_base(connection, settings, request.repository, request.base)
+        known = connection.execute(_SQL.insert_goal, _row(request, created_by)).fetchone()
+        if known is not None:
+            run = service.new_run_id()
+            spoken = f"{now():%Y-%m-%d_%H-%M-%S}_{run}"
+            connection.execute(_SQL.insert_run, {"id": run, "goal": known["id"], "run_id": spoken})
+            return Submission(known, _first_run(connection, known), again=False)
+        known = connection.execute(_SQL.goal_by_key, {"key": request.key}).fetchone()
+        assert known is not None
+    if known["request_sha256"] != request.sha256:
+        raise Conflict("key", f"{request.key!r} was used for another goal ({known['title']!r})", "Use a new key, or the same body.")
+    return Submission(known, _first_run(connection, known), again=True)
+
+
+def _first_run(connection: Connection, goal: dict[str, Any]) -> dict[str, Any]:
+    first = connection.execute(_SQL.first_run, {"goal": goal["id"]}).fetchone()
+    assert first is not None
+    return service.run_of(connection, first["dag_id"], first["run_id"])
+
+
+def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
+    goal = new_id()
+    slug = re.sub(r"[^a-z0-9]+", "_", request.repository.lower()).strip("_")[:24] or "repository"
+    return {
+        "id": goal, "dag_id": f"goal_{slug}_{goal.hex[-8:]}", "title": request.title, "text": request.goal, "repository": request.repository,
+        "base_branch": request.base, "agent": request.agent, "budget_micro": request.budget_micro, "deadline_s": request.deadline_s,
+        "landing": request.landing, "idempotency_key": request.key, "request_sha256": request.sha256, "created_by": created_by,
+    }  # fmt: skip
+
+
+def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:
+    agents = [row["name"] for row in connection.execute(_SQL.agent_names)]
+    if request.agent not in agents:
+        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, agents))
+    row = connection.execute(_SQL.repository, {"name": request.repository}).fetchone()
+    if row is None or not (row["listed"] or unlisted):
+        listed = [r["name"] for r in connection.execute(_SQL.repository_names)]
+        remedy = _nearest(request.repository, listed) + " Register one with `./airlock repo add NAME PATH`."
+        raise BadInput("repository", f"{request.repository!r} is not registered", remedy)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}."

@@ -1,0 +1,54 @@
+-- name: repository | a registered repository
+SELECT name, path, listed FROM repositories WHERE name = %(name)s
+
+-- name: repository_names | what a form may name
+SELECT name FROM repositories WHERE listed ORDER BY name
+
+-- name: agent_names | all agents
+SELECT name FROM agents ORDER BY name
+
+-- name: goal_by_key | the goal of an idempotency key
+SELECT * FROM goals WHERE idempotency_key = %(key)s
+
+-- name: goal_by_dag | the goal of a DAG
+SELECT * FROM goals WHERE dag_id = %(dag_id)s
+
+-- name: goal | one goal
+SELECT * FROM goals WHERE id = %(goal)s
+
+-- name: insert_goal | a new goal; the key is unique
+INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
+VALUES (%(id)s, %(dag_id)s, %(title)s, %(text)s, %(repository)s, %(base_branch)s, %(agent)s, %(budget_micro)s, %(deadline_s)s, %(landing)s,
+        %(idempotency_key)s, %(request_sha256)s, %(created_by)s)
+ON CONFLICT (idempotency_key) DO NOTHING RETURNING *
+
+-- name: first_run | the goal run that a submission made
+SELECT * FROM goal_runs WHERE goal = %(goal)s ORDER BY created_at LIMIT 1 FOR UPDATE
+
+-- name: insert_run | one DAG run of a goal; a second insert of the same run changes nothing
+INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)
+SELECT %(id)s, g.id, g.dag_id, %(run_id)s, (SELECT max(seq) FROM plans WHERE goal = g.id), 'airlock/' || %(id)s, g.budget_micro,
+       clock_timestamp() + make_interval(secs => g.deadline_s)
+FROM goals g WHERE g.id = %(goal)s
+ON CONFLICT (dag_id, run_id) DO NOTHING
+
+-- name: lock_run | the goal run of a DAG run, locked until the transaction ends
+SELECT r.*, g.title, g.repository, g.base_branch, g.agent, g.landing, g.text AS goal_text,
+       clock_timestamp() > r.deadline_at AS late, r.budget_micro - r.spent_micro - r.reserved_micro AS left_micro,
+       extract(epoch FROM r.deadline_at - clock_timestamp())::float AS seconds_left
+FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.dag_id = %(dag_id)s AND r.run_id = %(run_id)s FOR UPDATE OF r
+
+-- name: set_run_state | a transition; the trigger refuses what the table of transitions does not hold
+UPDATE goal_runs SET state = %(state)s, reason = %(reason)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END WHERE id = %(goal_run)s
+
+-- name: set_base | where the goal branch starts
+UPDATE goal_runs SET base_commit = %(commit)s WHERE id = %(goal_run)s
+
+-- name: plan_of_run | the plan that a run follows
+SELECT p.* FROM plans p JOIN goal_runs r ON r.plan = p.seq WHERE r.id = %(goal_run)s
+
+-- name: summary | one line a task run, for the report
+SELECT t.key, t.state, t.reason, t.epoch, t.merged_commit, t.spent_micro,
+       (SELECT count(*) FROM attempts a WHERE a.task_run = t.id) AS attempts,
+       (SELECT COALESCE(sum(input_tokens + output_tokens), 0) FROM model_calls c WHERE c.task_run = t.id) AS tokens
+FROM task_runs t WHERE t.goal_run = %(goal_run)s ORDER BY t.created_at

@@ -1,0 +1,57 @@
+-- name: grant_lease | a lease to work or to verify, on one node
+INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, capabilities, input_commit, spec, max_tokens, max_micro, ti_id, expires_at)
+VALUES (%(id)s, %(kind)s, %(sandbox)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(node)s, %(capabilities)s, %(input_commit)s, %(spec)s,
+        %(max_tokens)s, %(max_micro)s, %(ti_id)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+RETURNING *
+
+-- name: store_keys | two random keys, one a direction
+INSERT INTO attempt_keys (lease, in_key, out_key) VALUES (%(lease)s, %(in_key)s, %(out_key)s)
+
+-- name: one_at_a_time | two grants cannot take the last place
+SELECT pg_advisory_xact_lock(hashtext('airlock grant'))
+
+-- name: pick_node | the live node with most room
+SELECT n.name, n.rung FROM nodes n
+WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
+  AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity
+ORDER BY (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.ended_at IS NULL) - n.capacity, n.name
+LIMIT 1
+
+-- name: live_node | any live node, with or without room
+SELECT name, rung FROM nodes WHERE heartbeat_at > clock_timestamp() - interval '30 seconds' ORDER BY name LIMIT 1
+
+-- name: revoke_of_task | revoke what still lives of a task run; the grace runs on PostgreSQL's clock
+UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, grace = make_interval(secs => %(grace)s)
+WHERE task_run = %(task_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURNING id, sandbox, epoch
+
+-- name: revoke_of_goal_run | revoke what still lives of a goal run
+UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, grace = make_interval(secs => %(grace)s)
+WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURNING id, sandbox, task_run, epoch
+
+-- name: work_lease | the lease of one attempt, with its evidence
+SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, (e.lease IS NOT NULL) AS has_evidence,
+       l.expires_at <= clock_timestamp() AS expired,
+       l.heartbeat_at + make_interval(secs => %(heartbeat_timeout)s) <= clock_timestamp()
+         AND clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %(heartbeat_timeout)s) AS silent
+FROM leases l LEFT JOIN evidence e ON e.lease = l.id
+WHERE l.task_run = %(task_run)s AND l.epoch = %(epoch)s AND l.kind = 'work'
+
+-- name: stamp_watch | the sensor is awake; it owns the lease from now on
+UPDATE leases SET watched_at = clock_timestamp(), ti_id = %(ti_id)s WHERE id = %(lease)s AND ended_at IS NULL
+
+-- name: stamp_verify | whoever waits for a verification is awake
+UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL
+
+-- name: newest_verify | the newest verification of a commit for one asker, with its evidence
+SELECT l.*, e.exit_code, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
+       (SELECT count(*) FROM leases n WHERE n.kind = 'verify' AND n.input_commit = l.input_commit
+          AND n.task_run IS NOT DISTINCT FROM l.task_run AND n.epoch IS NOT DISTINCT FROM l.epoch) AS tries
+FROM leases l LEFT JOIN evidence e ON e.lease = l.id
+WHERE l.kind = 'verify' AND l.goal_run = %(goal_run)s AND l.input_commit = %(commit)s
+  AND l.task_run IS NOT DISTINCT FROM %(task_run)s AND l.epoch IS NOT DISTINCT FROM %(epoch)s
+ORDER BY l.granted_at DESC LIMIT 1
+
+-- name: owned | the live lease of an epoch, if this task instance owns it; a watch after our last one means that another triggerer has it
+SELECT l.*, watched_at > clock_timestamp() - interval '0.7 seconds' AS watched_by_another
+FROM leases l WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND kind = 'work' AND ti_id = %(ti_id)s
+  AND revoked_at IS NULL AND ended_at IS NULL

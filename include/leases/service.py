@@ -1,0 +1,124 @@
+"""Grant, watch and revoke leases. Killing is the warden's alone: a revoke only says that a lease is over."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from include.clock import new_id
+from include.database.queries import load
+from include.database.unit_of_work import Connection
+from include.errors import Unavailable
+from include.leases.models import Grant, Terms, Verification
+from include.settings import Settings
+
+_SQL = load(__file__)
+PERSON_GRACE_S = 1.0
+"""Seconds between a person's cancel and the kill: short, because a person is waiting."""
+
+
+def find_room(connection: Connection) -> dict[str, Any] | None:
+    """A live node with room for one more worker; no other grant is made until the transaction ends. None: wait."""
+    connection.execute(_SQL.one_at_a_time)
+    return connection.execute(_SQL.pick_node).fetchone()
+
+
+def grant_work(
+    connection: Connection, node: dict[str, Any], goal_run: str, task_run: str, epoch: int, terms: Terms, input_commit: str, ti_id: str
+) -> Grant:
+    """Grant the lease of an attempt and its two keys. The attempt's row must exist.
+
+    Args:
+        node: from ``find_room``.
+        terms: bounds, time in seconds and money in micro-USD.
+        input_commit: what the worker starts from; ``bundles/<commit>.bundle`` must exist.
+        ti_id: the Airflow task instance that asks.
+    """
+    lease = new_id()
+    sandbox = f"airlock-{task_run}-{epoch}"
+    connection.execute(
+        _SQL.grant_lease,
+        {
+            "id": lease, "kind": "work", "sandbox": sandbox, "goal_run": goal_run, "task_run": task_run, "epoch": epoch,
+            "node": node["name"],
+            "capabilities": list(terms.capabilities), "input_commit": input_commit, "spec": Jsonb({}), "max_tokens": terms.max_tokens,
+            "max_micro": terms.max_micro, "ti_id": ti_id, "seconds": terms.seconds,
+        },
+    )  # fmt: skip
+    connection.execute(_SQL.store_keys, {"lease": lease, "in_key": secrets.token_bytes(32), "out_key": secrets.token_bytes(32)})
+    return Grant(lease, sandbox, node["name"], node["rung"])
+
+
+def grant_verify(
+    connection: Connection, goal_run: str, commit: str, seconds: int, ti_id: str, task_run: str | None = None, epoch: int | None = None
+) -> Grant:
+    """Grant a lease to verify a commit: time and resources only, no keys, no socket.
+
+    Args:
+        commit: ``bundles/<commit>.bundle`` must exist.
+        seconds: how long the test run may take.
+        task_run: None for the base's own run and for a landing.
+
+    Raises:
+        Unavailable: no warden has given a heartbeat in the last 30 s.
+    """
+    node = connection.execute(_SQL.live_node).fetchone()
+    if node is None:
+        raise Unavailable(
+            "No node is alive: no warden has given a heartbeat for 30 s. Look at `./airlock status` and `./airlock logs warden`."
+        )
+    lease = new_id()
+    sandbox = f"airlock-v-{lease.hex[-12:]}"
+    connection.execute(
+        _SQL.grant_lease,
+        {
+            "id": lease, "kind": "verify", "sandbox": sandbox, "goal_run": goal_run, "task_run": task_run, "epoch": epoch,
+            "node": node["name"],
+            "capabilities": [], "input_commit": commit, "spec": Jsonb({"test_timeout_s": seconds}), "max_tokens": 0, "max_micro": 0,
+            "ti_id": ti_id, "seconds": seconds + 60,
+        },
+    )  # fmt: skip
+    return Grant(lease, sandbox, node["name"], node["rung"])
+
+
+def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int) -> dict[str, Any] | None:
+    """The lease of one attempt joined with its evidence (see the query), or None."""
+    return connection.execute(
+        _SQL.work_lease, {"task_run": task_run, "epoch": epoch, "heartbeat_timeout": settings.heartbeat_timeout_s}
+    ).fetchone()
+
+
+def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
+    """Say that a sensor watches this lease, and that it is the one that owns it."""
+    connection.execute(_SQL.stamp_watch, {"lease": lease, "ti_id": ti_id})
+
+
+def watch_verification(connection: Connection, lease: UUID) -> None:
+    """Say that somebody still waits for this verification."""
+    connection.execute(_SQL.stamp_verify, {"lease": lease})
+
+
+def verification(connection: Connection, goal_run: str, commit: str, task_run: str | None, epoch: int | None) -> Verification | None:
+    """The newest verification of a commit, or None if none was ever granted."""
+    row = connection.execute(_SQL.newest_verify, {"goal_run": goal_run, "commit": commit, "task_run": task_run, "epoch": epoch}).fetchone()
+    if row is None:
+        return None
+    return Verification(row["id"], row["sandbox"], row["tries"], row if row["has_evidence"] else None)
+
+
+def revoke_task(connection: Connection, task_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> list[dict[str, Any]]:
+    """Revoke every live lease of a task run; returns what was revoked."""
+    return connection.execute(_SQL.revoke_of_task, {"task_run": task_run, "reason": reason, "grace": grace_s}).fetchall()
+
+
+def revoke_goal_run(connection: Connection, goal_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> list[dict[str, Any]]:
+    """Revoke every live lease of a goal run; returns what was revoked."""
+    return connection.execute(_SQL.revoke_of_goal_run, {"goal_run": goal_run, "reason": reason, "grace": grace_s}).fetchall()
+
+
+def owned(connection: Connection, task_run: str, epoch: int, ti_id: str) -> dict[str, Any] | None:
+    """The live lease of an attempt if this task instance owns it; ``watched_by_another`` if somebody watched it just now."""
+    return connection.execute(_SQL.owned, {"task_run": task_run, "epoch": epoch, "ti_id": ti_id}).fetchone()

@@ -1,0 +1,109 @@
+"""Admit a task run: one transaction revokes what still lives, lets policy decide, and grants the next epoch with its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from include.catalog import store as catalog
+from include.database.queries import load
+from include.database.unit_of_work import Connection
+from include.leases import service as leases
+from include.leases.models import Terms
+from include.plans.models import Plan, Task
+from include.policy import service as policy
+from include.policy.models import AdmissionRequest
+from include.repository import bundles, mirror, trees
+from include.settings import Settings
+from include.tasks import service as tasks
+from include.tasks.models import ENDED_RUNS, Failure, TaskRunState
+
+_SQL = load(__file__)
+OpenRun = Callable[[], dict[str, Any]]
+
+
+class Admission(NamedTuple):
+    """What became of the request to be admitted, and the words for the step's log."""
+
+    outcome: Literal["admitted", "merged", "no_room", "refused"]
+    words: str
+
+
+def entry(
+    connection: Connection, settings: Settings, run: dict[str, Any], document: str, key: str, ti_id: str, cleared: bool, open_run: OpenRun
+) -> Admission:
+    """Let the next attempt of a task run in, or say why not.
+
+    Args:
+        run: the goal run, locked.
+        document: JSON of the plan that it follows.
+        key: of the task.
+        ti_id: the admit step's Airflow task-instance id.
+        cleared: True if this step ran before in this run: only then may an ended goal run be opened again.
+        open_run: brings the goal run to RUNNING and returns its row; called only when the task may enter.
+
+    Returns:
+        ``admitted``; ``merged`` (nothing is left to do); ``no_room`` (ask again later); ``refused`` (the reason is stored).
+    """
+    row = tasks.lock(connection, run["id"], key)
+    if row["state"] == TaskRunState.COMPLETED:
+        return Admission("merged", f"Task {key} is merged already as {row['merged_commit'][:12]}; nothing is done again.")
+    by_person = cleared and not tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
+    if run["state"] in ENDED_RUNS and not by_person:
+        return Admission("refused", f"The goal run is {run['state']}: {run['reason']} Clear the step in Airflow to open it again.")
+    task = next(task for task in Plan.model_validate_json(document).tasks if task.key == key)
+    if missing := tasks.unmerged(connection, run["id"], task.depends_on):
+        words = f"Task {key} needs {', '.join(missing)} merged first, and they are not, whatever Airflow shows. Clear their steps."
+        return Admission("refused", words)
+    node = leases.find_room(connection)
+    if node is None:
+        return Admission("no_room", "All places are taken (or no warden is alive); waiting for room.")
+    return _admit(connection, settings, open_run(), row, task, node, ti_id)
+
+
+def _admit(
+    connection: Connection, settings: Settings, run: dict[str, Any], row: dict[str, Any], task: Task, node: dict[str, Any], ti_id: str
+) -> Admission:
+    tasks.to_policy_check(connection, row)
+    decision = policy.decide_admission(connection, _request(connection, run, row, task), run["id"], row["epoch"] + 1)
+    if decision.decision != "permit":
+        escalate = {"budget-used-up", "deadline-over"} & set(decision.rules)
+        tasks.set_state(connection, row["id"], TaskRunState.ESCALATED if escalate else TaskRunState.FAILED, decision.reason)
+        return Admission("refused", f"Policy forbids it ({', '.join(decision.rules) or decision.decided_by}): {decision.reason}.")
+    return _grant(connection, settings, run, row, task, node, ti_id)
+
+
+def _request(connection: Connection, run: dict[str, Any], row: dict[str, Any], task: Task) -> AdmissionRequest:
+    agent = connection.execute(_SQL.agent, {"name": run["agent"]}).fetchone()
+    assert agent is not None
+    return AdmissionRequest(
+        agent=run["agent"],
+        agent_capabilities=tuple(agent["capabilities"]),
+        task_run=row["id"],
+        capabilities=task.capabilities,
+        touches=task.touches,
+        worker=task.worker,
+        worker_known=task.worker in catalog.names(),
+        left_micro=run["left_micro"],
+        seconds_left=int(run["seconds_left"]),
+    )
+
+
+def _grant(
+    connection: Connection, settings: Settings, run: dict[str, Any], row: dict[str, Any], task: Task, node: dict[str, Any], ti_id: str
+) -> Admission:
+    repository = mirror.path_of(settings, run["repository"])
+    commit = trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
+    if row["accepted_commit"] and tasks.last_failure(connection, row["id"]) is not Failure.CONFLICT:
+        commit = row["accepted_commit"]
+    bundles.export_bundle(settings, repository, commit)
+    leases.revoke_task(connection, row["id"], "a newer attempt took over")
+    epoch = tasks.new_attempt(connection, row["id"], node)
+    terms = Terms(
+        seconds=min(task.lease.max_minutes * 60, run["seconds_left"]),
+        max_tokens=task.lease.max_tokens,
+        max_micro=min(round(task.lease.max_usd * 1e6), run["left_micro"]),
+        capabilities=task.capabilities,
+    )
+    grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, commit, ti_id)
+    return Admission("admitted", f"Attempt {epoch} of {task.title!r} on node {grant.node} ({grant.rung}), from commit {commit[:12]}.")

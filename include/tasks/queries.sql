@@ -1,0 +1,64 @@
+-- name: ensure_task_run | the task run of a key in a goal run, made if it is the first time
+INSERT INTO task_runs (id, goal_run, key) VALUES (%(id)s, %(goal_run)s, %(key)s) ON CONFLICT (goal_run, key) DO NOTHING
+
+-- name: lock_task_run | one task run, locked until the transaction ends
+SELECT * FROM task_runs WHERE goal_run = %(goal_run)s AND key = %(key)s FOR UPDATE
+
+-- name: lock_by_id | one task run by its id, locked until the transaction ends
+SELECT * FROM task_runs WHERE id = %(task_run)s FOR UPDATE
+
+-- name: unmerged | which of the named tasks have not merged in this goal run
+SELECT k.key FROM unnest(%(keys)s::text[]) AS k(key)
+LEFT JOIN task_runs t ON t.goal_run = %(goal_run)s AND t.key = k.key
+WHERE t.state IS DISTINCT FROM 'COMPLETED'
+
+-- name: set_state | a transition; the trigger refuses what the table of transitions does not hold
+UPDATE task_runs SET state = %(state)s, reason = %(reason)s, updated_at = clock_timestamp() WHERE id = %(task_run)s
+
+-- name: next_epoch | the fencing number grows
+UPDATE task_runs SET epoch = epoch + 1, state = 'LEASED', reason = '', updated_at = clock_timestamp() WHERE id = %(task_run)s RETURNING epoch
+
+-- name: insert_attempt | the row of a new attempt
+INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%(task_run)s, %(epoch)s, %(node)s, %(rung)s)
+
+-- name: attempt | one attempt
+SELECT * FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
+
+-- name: end_attempt | an attempt's end; the first one wins
+UPDATE attempts SET state = %(state)s, failure = %(failure)s, reason = %(reason)s, counted = %(counted)s, ended_at = clock_timestamp()
+WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND ended_at IS NULL RETURNING epoch
+
+-- name: attempt_done | the worker handed in
+UPDATE attempts SET state = 'DONE' WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND state = 'COMPLETING'
+
+-- name: counts | how many attempts counted and how many were lost
+SELECT count(*) FILTER (WHERE counted) AS counted, count(*) FILTER (WHERE NOT counted AND failure <> 'person') AS lost
+FROM attempts WHERE task_run = %(task_run)s
+
+-- name: last_failure | class of the newest attempt's failure
+SELECT failure FROM attempts WHERE task_run = %(task_run)s ORDER BY epoch DESC LIMIT 1
+
+-- name: insert_rework | a step's decision; at most one a step, epoch and task instance
+INSERT INTO reworks (id, task_run, epoch, ti_id, steps, reason, feedback)
+VALUES (%(id)s, %(task_run)s, %(epoch)s, %(ti_id)s, %(steps)s, %(reason)s, %(feedback)s)
+
+-- name: rework_of | what this task instance has already decided
+SELECT id, task_run, epoch, ti_id, steps, reason, feedback FROM reworks WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND ti_id = %(ti_id)s
+
+-- name: rework_for_epoch | was the attempt of this epoch given up by a step (and not by a person)?
+SELECT EXISTS (SELECT FROM reworks WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND 'admit' = ANY(steps)) AS by_a_step
+
+-- name: set_feedback | what the next attempt should know
+UPDATE task_runs SET feedback = %(feedback)s WHERE id = %(task_run)s
+
+-- name: set_accepted | the last accepted commit, from which a further attempt goes on
+UPDATE task_runs SET accepted_commit = %(commit)s WHERE id = %(task_run)s
+
+-- name: milestones | the worker's milestones since the last look
+SELECT id, detail FROM task_events WHERE machine = 'attempt' AND subject = %(subject)s AND kind = 'milestone' AND id > %(after)s ORDER BY id LIMIT 50
+
+-- name: of_goal_run | all task runs of a goal run
+SELECT * FROM task_runs WHERE goal_run = %(goal_run)s ORDER BY created_at, key FOR UPDATE
+
+-- name: agent | what an agent may grant
+SELECT capabilities FROM agents WHERE name = %(name)s

@@ -1,0 +1,110 @@
+"""One look at an attempt that works: is it finished, lost, over its terms? Judged by our tables and PostgreSQL's clock only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from include.database.unit_of_work import Connection
+from include.leases import rules
+from include.leases import service as leases
+from include.settings import Settings
+from include.tasks import service as tasks
+from include.tasks.models import Failure, Rework, TaskRunState
+
+
+class Seen(NamedTuple):
+    """What one look saw. ``rework`` goes with the outcome ``rework``; ``milestones`` are (event id, words); ``epoch`` is the attempt's."""
+
+    outcome: Literal["working", "handed_in", "merged", "rework", "gave_up"]
+    words: str
+    milestones: list[tuple[int, str]]
+    rework: Rework | None = None
+    epoch: int = 0
+
+
+def look(connection: Connection, settings: Settings, goal_run: str, key: str, ti_id: str, after: int) -> Seen:
+    """Look once, stamp the attempt as watched, and decide if something is over.
+
+    Args:
+        ti_id: the lease step's Airflow task-instance id; it owns the lease from the first look on.
+        after: id of the last milestone that was shown.
+    """
+    row = tasks.lock(connection, goal_run, key)
+    return _look(connection, settings, row, ti_id, after)._replace(epoch=row["epoch"])
+
+
+def _look(connection: Connection, settings: Settings, row: dict[str, Any], ti_id: str, after: int) -> Seen:
+    shown = tasks.milestones(connection, row["id"], row["epoch"], after)
+    state = TaskRunState(row["state"])
+    if state is TaskRunState.COMPLETED:
+        return Seen("merged", f"Merged already as {row['merged_commit'][:12]}.", shown)
+    if state in (TaskRunState.VERIFYING, TaskRunState.MERGE_QUEUE):
+        return Seen("handed_in", "The work is handed in.", shown)
+    if state in (TaskRunState.FAILED, TaskRunState.ESCALATED, TaskRunState.CANCELLED):
+        return Seen("gave_up", f"{state}: {row['reason']}", shown)
+    lease = leases.work_lease(connection, settings, row["id"], row["epoch"]) if row["epoch"] else None
+    if lease is None:
+        return Seen("gave_up", "No attempt was admitted. Clear the whole group, so that admit runs first.", shown)
+    leases.watch(connection, lease["id"], ti_id)
+    return _judge(connection, settings, row, lease, ti_id, shown)
+
+
+def _judge(
+    connection: Connection, settings: Settings, row: dict[str, Any], lease: dict[str, Any], ti_id: str, shown: list[tuple[int, str]]
+) -> Seen:
+    attempt = tasks.attempt(connection, row["id"], row["epoch"])
+    broken: rules.Broken | None
+    if row["state"] == TaskRunState.PENDING_RETRY:
+        broken = rules.Broken(Failure.LOST, row["reason"])  # decided before; fail_attempt gives that decision again
+    elif attempt["finished_at"] is not None and attempt["failure"]:
+        broken = rules.Broken(Failure(attempt["failure"]), attempt["reason"])
+    elif attempt["finished_at"] is not None:
+        if not lease["has_evidence"]:
+            return Seen("working", "", shown)
+        if not lease["handin_refused"]:
+            tasks.handed_in(connection, row["id"], row["epoch"])
+            return Seen("handed_in", f"Handed in: {attempt['summary'][:300]}", shown)
+        broken = rules.Broken(Failure.REFUSED_HANDIN, f"The hand-in was refused: {lease['handin_refused']}.")
+    elif lease["revoked_at"] is not None:
+        return _revoked(connection, settings, row, lease, ti_id, shown)
+    elif lease["ended_at"] is not None:
+        broken = rules.end_of_sandbox(lease)
+    else:
+        broken = rules.broken_term(lease)
+    return _give_up(connection, settings, row, ti_id, broken, shown) if broken else Seen("working", "", shown)
+
+
+def _revoked(
+    connection: Connection, settings: Settings, row: dict[str, Any], lease: dict[str, Any], ti_id: str, shown: list[tuple[int, str]]
+) -> Seen:
+    if lease["ended_at"] is None:
+        return Seen("working", "", shown)  # the warden has not ended it yet
+    if lease["revoke_reason"] == "shutdown":
+        return _give_up(connection, settings, row, ti_id, rules.Broken(Failure.LOST, "Airlock was shut down."), shown)
+    tasks.cancel(connection, row["id"], row["epoch"], lease["revoke_reason"] or "revoked")
+    return Seen("gave_up", f"CANCELLED: {lease['revoke_reason']}", shown)
+
+
+def _give_up(
+    connection: Connection, settings: Settings, row: dict[str, Any], ti_id: str, broken: rules.Broken, shown: list[tuple[int, str]]
+) -> Seen:
+    decided = tasks.fail_attempt(connection, settings, row["id"], row["epoch"], ti_id, broken.failure, broken.reason)
+    if isinstance(decided, Rework):
+        return Seen("rework", decided.reason, shown, decided)
+    return Seen("gave_up", f"{decided.state}: {decided.story}", shown)
+
+
+def killed_by_person(connection: Connection, goal_run: str, key: str, ti_id: str, epoch: int) -> bool:
+    """The lease step was marked or cleared in Airflow: revoke this epoch, if its lease still belongs to this task instance.
+
+    Returns:
+        True if something was revoked. A newer epoch, another owner or an ended attempt: nothing happens.
+    """
+    row = tasks.lock(connection, goal_run, key)
+    if row["epoch"] != epoch or row["state"] not in (TaskRunState.LEASED, TaskRunState.EXECUTING, TaskRunState.BLOCKED):
+        return False
+    lease = leases.owned(connection, row["id"], epoch, ti_id)
+    if lease is None or lease["watched_by_another"]:
+        return False
+    tasks.cancel(connection, row["id"], epoch, "the lease step was marked or cleared in Airflow")
+    return True
