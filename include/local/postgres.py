@@ -26,7 +26,9 @@ def find_binaries(setting: str | None) -> Path:
     for folder in candidates:
         if (folder / "initdb").exists():
             return folder
-    raise BadInput("pg_bin", "no PostgreSQL binaries were found", "Install postgresql or set AIRLOCK_PG_BIN to the folder that holds initdb.")
+    raise BadInput(
+        "pg_bin", "no PostgreSQL binaries were found", "Install postgresql or set AIRLOCK_PG_BIN to the folder that holds initdb."
+    )
 
 
 def as_plain_user() -> list[str]:

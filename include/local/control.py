@@ -1,0 +1,176 @@
+"""Start, find, ask and stop the supervisor of this home, from the command line's side."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from include.errors import BadInput, Unavailable
+from include.local import checks, keys, leftovers, runtime
+from include.local.supervisor import child_environment, open_log
+from include.settings import ROOT, Settings, load
+
+Say = Callable[[str], None]
+
+
+def supervisor_pid(home: Path) -> int | None:
+    """The pid of the live supervisor; None when none holds the lock (a pid file alone proves nothing)."""
+    lock = home / "run" / "supervisor.lock"
+    if not lock.exists():
+        return None
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except OSError:
+            return int(state(home).get("pid") or 0)
+
+
+def state(home: Path) -> dict[str, Any]:
+    """What the supervisor last wrote; ``{}`` before the first start."""
+    path = home / "run" / "state.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def up(home: Path, say: Say, offline: bool = False, patience_s: float = 180.0) -> Settings:
+    """Start everything, or find it running, and wait until all of it answers.
+
+    Args:
+        home: folder of all state.
+        say: called with each line a person should see.
+        offline: use the offline model although there is a key.
+        patience_s: seconds to wait.
+
+    Raises:
+        BadInput: the machine lacks something; the message says what to do.
+        Unavailable: a process does not come up; the message names it and shows the end of its log.
+    """
+    if supervisor_pid(home) is not None:
+        say("Airlock is already up." if state(home).get("state") == "ready" else "Airlock is already starting.")
+    else:
+        _begin(home, say, offline)
+    _wait(home, say, patience_s)
+    return load(home)
+
+
+def _begin(home: Path, say: Say, offline: bool) -> None:
+    settings = load(home)
+    for words in checks.require(settings):
+        say(words)
+    for folder in (home, home / "run", home / "logs"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    runtime.update(home, offline=offline or not keys.holders(settings.keys_dir), **_endpoint(home))
+    (home / "run" / "state.json").unlink(missing_ok=True)
+    log = open_log(home, "supervisor")
+    with log:
+        subprocess.Popen(
+            [sys.executable, "-m", "include.local.supervisor"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            env=child_environment(home) | {leftovers.MARK: ""}, start_new_session=True,
+        )  # fmt: skip
+
+
+def _endpoint(home: Path) -> dict[str, str]:
+    given = os.environ.get("ANTHROPIC_BASE_URL", "")
+    return {"anthropic_base_url": given or runtime.read(home).get("anthropic_base_url", "")}
+
+
+def _wait(home: Path, say: Say, patience_s: float) -> None:
+    began, told = time.monotonic(), set[str]()
+    while time.monotonic() - began < patience_s:
+        known = state(home)
+        for line in _news(known, told):
+            say(line)
+        if known.get("state") == "ready":
+            say(f"All is up after {time.monotonic() - began:.0f} s.")
+            return
+        _refuse_the_hopeless(home, known)
+        time.sleep(0.2)
+    waiting = [name for name, child in state(home).get("processes", {}).items() if child["state"] not in ("ready", "done")]
+    raise Unavailable(
+        f"Not all is up after {patience_s:g} s: {', '.join(waiting) or 'supervisor'}. Look at `./airlock logs {(waiting or ['supervisor'])[0]}`."
+    )
+
+
+def _news(known: dict[str, Any], told: set[str]) -> Iterator[str]:
+    lines = list(known.get("notes", []))
+    lines += [f"  {name} is up" for name, child in known.get("processes", {}).items() if child["state"] in ("ready", "done")]
+    for line in lines:
+        if line not in told:
+            told.add(line)
+            yield line
+
+
+def _refuse_the_hopeless(home: Path, known: dict[str, Any]) -> None:
+    if not known and (tail := _early_death(home)):
+        raise Unavailable(f"The supervisor ended at once: {tail}")
+    for name, child in known.get("processes", {}).items():
+        if child["restarts"] >= 4 and child["state"] == "crashed":
+            raise Unavailable(
+                f"{name} does not start (exit {child['exit']}): {log_tail(home, name)} See `./airlock logs {name}`, then `./airlock down`."
+            )
+
+
+def _early_death(home: Path) -> str:
+    lock = home / "run" / "supervisor.lock"
+    if lock.exists() and supervisor_pid(home) is None and time.time() - lock.stat().st_ctime > 5:
+        return log_tail(home, "supervisor")
+    return ""
+
+
+def log_tail(home: Path, name: str, lines: int = 3) -> str:
+    """The last lines of a process's log, as one."""
+    path = home / "logs" / f"{name}.log"
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4000))
+        return " / ".join(file.read().decode(errors="replace").strip().splitlines()[-lines:])[-600:]
+
+
+def down(home: Path, say: Say, patience_s: float = 90.0) -> int:
+    """Revoke what is at work, stop everything, and check that nothing is left.
+
+    Returns:
+        How many processes outlived the supervisor and had to be stopped apart (0 in a clean stop).
+
+    Raises:
+        Unavailable: the supervisor does not end.
+    """
+    pid = supervisor_pid(home)
+    if pid is None:
+        say("Airlock was not up.")
+    else:
+        os.kill(pid, signal.SIGTERM)
+        _wait_for_the_end(home, pid, patience_s)
+    stray = leftovers.stop(home)
+    say(f"Stopped{f'; {stray} processes of an earlier run were stopped too' if stray else ''}. Nothing is left running.")
+    return stray
+
+
+def _wait_for_the_end(home: Path, pid: int, patience_s: float) -> None:
+    end = time.monotonic() + patience_s
+    while supervisor_pid(home) is not None:
+        if time.monotonic() > end:
+            raise Unavailable(
+                f"The supervisor (pid {pid}) does not stop. Look at {home}/logs/supervisor.log, then kill {pid} and run `./airlock down` again."
+            )
+        time.sleep(0.1)
+
+
+def require_up(home: Path) -> Settings:
+    """The settings, when all is up.
+
+    Raises:
+        BadInput: nothing runs in this home.
+    """
+    if supervisor_pid(home) is None:
+        raise BadInput("airlock", f"nothing runs in {home}", "Run `./airlock up` first.")
+    return load(home)

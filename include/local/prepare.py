@@ -1,0 +1,29 @@
+"""One step of a start, as a process of its own (so the supervisor need not load Alembic): roles, tables, agents, toolbox."""
+
+from __future__ import annotations
+
+from include.agents.service import seed
+from include.database.migrate import create_roles_and_databases, migrate
+from include.database.unit_of_work import transaction
+from include.local.health import admin_dsn
+from include.sandbox.toolbox import build
+from include.settings import Settings, settings
+
+
+def prepare(settings: Settings) -> None:
+    """Bring database and folders to what this version of the code needs. Doing it again changes nothing.
+
+    On a server of the machine (setting ``pg_host``) the roles and databases are its administrator's to make.
+    """
+    if settings.pg_host == "127.0.0.1":
+        create_roles_and_databases(admin_dsn(settings), settings)
+    migrate(settings)
+    with transaction("owner") as connection:
+        seed(connection)
+    for folder in (settings.mirrors_dir, settings.bundles_dir, settings.handins_dir, settings.toolbox_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    build(settings)
+
+
+if __name__ == "__main__":
+    prepare(settings())

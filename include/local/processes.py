@@ -1,0 +1,135 @@
+"""The processes of design §3 as data: how each is started, what it waits for, when it is ready."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from include.local import health, keys, postgres, valkey
+from include.local.shutdown import revoke_what_is_at_work
+from include.settings import Settings
+
+
+def _always() -> bool:
+    return True
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process under the supervisor."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()  # names that must be ready before it starts
+    ready: Callable[[], bool] = _always
+    address: str = ""
+    once: bool = False  # a step: it must end with 0, and then counts as ready
+    stop_signal: int = signal.SIGTERM
+    stop_s: float = 10.0  # seconds until it is killed
+    before_start: Callable[[], None] = field(default=_nothing)
+    after_stop: Callable[[], None] = field(default=_nothing)
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)
+
+
+def _postgres(settings: Settings) -> Process:
+    binaries, data = postgres.find_binaries(settings.pg_bin), settings.home / "postgres"
+
+    def before() -> None:
+        postgres.initialise(binaries, data, settings.pg_password)
+
+    # A stop by SIGINT is PostgreSQL's fast shutdown.
+    return Process(
+        "postgres",
+        tuple(postgres.command(binaries, data, settings.pg_port)),
+        ready=lambda: health.postgres(settings),
+        address=f"127.0.0.1:{settings.pg_port}",
+        stop_signal=signal.SIGINT,
+        stop_s=20,
+        before_start=before,
+    )
+
+
+def _valkey(settings: Settings) -> Process:
+    data, acl = settings.home / "valkey", settings.home / "valkey" / "users.acl"
+
+    def before() -> None:
+        data.mkdir(exist_ok=True, mode=0o700)
+        valkey.write_acl(acl, settings.valkey_password)
+
+    return Process(
+        "valkey",
+        tuple(valkey.command(valkey.find_binary(settings.valkey_bin), data, settings.valkey_port, acl)),
+        ready=lambda: health.valkey(settings),
+        address=f"127.0.0.1:{settings.valkey_port}",
+        before_start=before,
+    )
+
+
+def _servers(settings: Settings) -> list[Process]:
+    servers = []
+    if settings.pg_host == "127.0.0.1":
+        servers.append(_postgres(settings))
+    if settings.valkey_host == "127.0.0.1":
+        servers.append(_valkey(settings))
+    return servers
+
+
+def _model(settings: Settings) -> list[Process]:
+    if not settings.offline:
+        return []
+    folders = [str(Path(__file__).parent / "playbooks"), *filter(None, settings.playbooks.split(":"))]
+    command = _python("include.local.offline_model", "--port", str(settings.offline_port), "--playbooks", *folders)
+    return [
+        Process("offline-model", command, ready=lambda: health.tcp(settings.offline_port), address=f"127.0.0.1:{settings.offline_port}")
+    ]
+
+
+def _brokers(settings: Settings) -> list[Process]:
+    agents = sorted({keys.DEFAULT_AGENT, *(() if settings.offline else keys.holders(settings.keys_dir))})
+    needs = ("prepare", "valkey", *(("offline-model",) if settings.offline else ()))
+    return [
+        Process(f"broker-{agent}", _python("include.broker", "--agent", agent), needs, ready=lambda: health.listens(settings, "broker"))
+        for agent in agents
+    ]
+
+
+def default_processes(settings: Settings) -> list[Process]:
+    """Everything that runs, in the order of starting. Stopping goes the other way round."""
+    servers = _servers(settings)
+    own = {server.name for server in servers}
+    prepare = Process("prepare", _python("include.local.prepare"), tuple(own & {"postgres"}), once=True)
+    relay = Process("relay", _python("include.sandbox.relay"), tuple(own & {"valkey"}), ready=lambda: health.relay(settings))
+    warden = Process(
+        "warden",
+        _python("include.sandbox.warden"),
+        ("prepare", "relay"),
+        ready=lambda: health.warden(settings),
+        address=str(settings.warden_socket),
+    )
+    gatekeeper = Process("gatekeeper", _python("include.gate"), ("prepare",), ready=lambda: health.listens(settings, "gatekeeper"))
+    airflow = Process(
+        "airflow",
+        _python("include.local.airflow"),
+        tuple(own & {"postgres"}),  # its imports take longer than prepare, which makes its database
+        ready=lambda: health.airflow(settings),
+        address=settings.api_url,
+        stop_s=25,
+        after_stop=lambda: revoke_what_is_at_work(settings),
+    )
+    brokers = [
+        Process(
+            broker.name, broker.command, tuple(need for need in broker.needs if need != "valkey" or "valkey" in own), ready=broker.ready
+        )
+        for broker in _brokers(settings)
+    ]
+    return [*servers, prepare, *_model(settings), relay, warden, *brokers, gatekeeper, airflow]

@@ -1,0 +1,275 @@
+"""One supervisor a home: starts the processes in order, restarts what crashes, stops all. ``python -m include.local.supervisor``.
+
+It judges a process by its exit status and by its answer, never by a pid file. Every child dies with it (the parent-death signal),
+and what outlived an earlier supervisor is stopped before anything starts. What it knows stands in ``home/run/state.json``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from include.local import keys, leftovers, runtime
+from include.local.processes import Process, default_processes
+from include.settings import ROOT, load
+
+BACKOFF_S = (1.0, 30.0)
+HEALTH_S = 5.0
+UNHEALTHY_AFTER = 3
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class Child:
+    """A process and how it fares."""
+
+    process: Process
+    state: str = "waiting"  # waiting, starting, ready, unhealthy, done, crashed
+    popen: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+    since: float = 0.0
+    exit: int | None = None
+    due: float = 0.0  # monotonic: not before
+    looked: float = 0.0
+    misses: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Others may build on it."""
+        return self.state in ("ready", "unhealthy", "done")
+
+    def public(self) -> dict[str, Any]:
+        """What ``status`` shows."""
+        pid = self.popen.pid if self.popen and self.popen.returncode is None else None
+        return {
+            "state": self.state,
+            "pid": pid,
+            "restarts": self.restarts,
+            "since": self.since,
+            "address": self.process.address,
+            "exit": self.exit,
+        }
+
+
+class Supervisor:
+    """Runs a list of processes until it is told to stop."""
+
+    def __init__(self, home: Path, processes: list[Process], notes: list[str] | None = None, model: str = "") -> None:
+        self.home = home
+        self.children = {process.name: Child(process) for process in processes}
+        self.notes = notes or []
+        self.model = model
+        self.stopping = False
+        self._written = ""
+        self._wake, theirs = socket.socketpair()
+        for end in (self._wake, theirs):
+            end.setblocking(False)
+        self._theirs = theirs
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start, watch, and at SIGTERM or SIGINT stop everything."""
+        self._listen()
+        while not self.stopping:
+            for child in self.children.values():
+                self._tend(child)
+            self._reap_orphans()
+            self._write("ready" if all(child.is_up for child in self.children.values()) else "starting")
+            steady = all(child.state in ("ready", "done") for child in self.children.values())
+            self._sleep(1.0 if steady else 0.15)
+        self.stop()
+
+    def _listen(self) -> None:
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _on_stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _sleep(self, seconds: float) -> None:
+        if select.select([self._wake], [], [], seconds)[0]:
+            self._wake.recv(4096)
+
+    def _tend(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.popen and child.popen.poll() is not None:
+            self._ended(child, now)
+        elif (
+            not child.popen
+            and child.state != "done"
+            and now >= child.due
+            and all(self.children[need].is_up for need in child.process.needs)
+        ):
+            self._start(child)
+        elif child.popen and not child.process.once and (child.state == "starting" or now - child.looked > HEALTH_S):
+            self._look(child, now)
+
+    # -- one child -----------------------------------------------------------------------------------------------------
+
+    def _start(self, child: Child) -> None:
+        try:
+            child.process.before_start()
+            child.popen = self._spawn(child.process)
+        except Exception as error:  # the next try may go better; the log says what happened
+            self._say(f"{child.process.name} cannot be started: {error}")
+            self._crashed(child, time.monotonic())
+            return
+        child.state, child.since, child.misses = "starting", time.time(), 0
+
+    def _spawn(self, process: Process) -> subprocess.Popen[bytes]:
+        log = open_log(self.home, process.name)
+        mine = os.getpid()
+
+        def die_with_parent() -> None:
+            _libc.prctl(PR_SET_PDEATHSIG, process.stop_signal)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's `&` would have it ignored
+            if os.getppid() != mine:
+                os._exit(1)
+
+        with log:
+            return subprocess.Popen(
+                process.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=child_environment(self.home), start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
+
+    def _ended(self, child: Child, now: float) -> None:
+        assert child.popen is not None
+        child.exit, child.popen = child.popen.returncode, None
+        if child.process.once and child.exit == 0:
+            child.state = "done"
+            return
+        self._say(f"{child.process.name} ended with {child.exit}; it is started again. See {self.home}/logs/{child.process.name}.log")
+        self._crashed(child, now)
+
+    def _crashed(self, child: Child, now: float) -> None:
+        lived = time.time() - child.since
+        child.restarts = child.restarts + 1
+        # The backoff is forgotten once a process has lived for twice its longest pause.
+        step = 0 if lived > 2 * BACKOFF_S[1] else min(child.restarts - 1, 5)
+        child.state, child.due = "crashed", now + min(BACKOFF_S[0] * 2**step, BACKOFF_S[1])
+
+    def _look(self, child: Child, now: float) -> None:
+        child.looked = now
+        if child.process.ready():
+            child.state, child.misses = "ready", 0
+        elif child.state != "starting":
+            child.misses += 1
+            child.state = "unhealthy" if child.misses >= UNHEALTHY_AFTER else child.state
+
+    def _reap_orphans(self) -> None:
+        known = {child.popen.pid for child in self.children.values() if child.popen}
+        listed = Path(f"/proc/self/task/{os.getpid()}/children")
+        for pid in {int(word) for word in listed.read_text().split()} - known if listed.exists() else ():
+            os.waitpid(pid, os.WNOHANG)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop all, the last started first; then whatever else carries this home's mark."""
+        self.stopping = True
+        for child in reversed(self.children.values()):
+            self._write("stopping")
+            self._stop_child(child)
+        self._reap_orphans()
+        leftovers.stop(self.home, patience_s=4)
+        self._write("down")
+
+    def _stop_child(self, child: Child) -> None:
+        if child.popen and child.popen.poll() is None:
+            child.popen.send_signal(child.process.stop_signal)
+            try:
+                child.popen.wait(child.process.stop_s)
+            except subprocess.TimeoutExpired:
+                self._say(f"{child.process.name} did not stop in {child.process.stop_s:g} s and is killed")
+                os.killpg(child.popen.pid, signal.SIGKILL)
+                child.popen.wait()
+        was_up, child.popen, child.state = child.is_up, None, "stopped"
+        if was_up:
+            child.process.after_stop()
+
+    # -- what it tells -------------------------------------------------------------------------------------------------
+
+    def _say(self, words: str) -> None:
+        print(time.strftime("%H:%M:%S"), words, flush=True)
+
+    def _write(self, state: str) -> None:
+        known = {name: child.public() for name, child in self.children.items()}
+        text = json.dumps({"state": state, "pid": os.getpid(), "notes": self.notes, "model": self.model, "processes": known}, indent=1)
+        if text != self._written:
+            new = self.home / "run" / ".state.json.new"
+            new.write_text(text)
+            new.replace(self.home / "run" / "state.json")
+            self._written = text
+
+
+def open_log(home: Path, name: str) -> IO[bytes]:
+    """The log of a process, opened to append; the one before is kept once it is 16 MiB long."""
+    path = home / "logs" / f"{name}.log"
+    if path.exists() and path.stat().st_size > 16 * 1024**2:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+def child_environment(home: Path) -> dict[str, str]:
+    """What every process is started with: no credential of a model is in it."""
+    environment = dict(os.environ)
+    for name in [name for name in environment if name.startswith("ANTHROPIC_")]:
+        del environment[name]
+    return environment | {"AIRLOCK_HOME": str(home), leftovers.MARK: str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def take_lock(home: Path) -> IO[str] | None:
+    """The lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
+    file = (home / "run" / "supervisor.lock").open("a+")
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError:
+            time.sleep(0.05)
+    file.close()
+    return None
+
+
+def main() -> int:
+    """Run the default processes of this home.
+
+    Returns:
+        The exit code: 0, also when another supervisor already runs.
+    """
+    home = load().home
+    for folder in (home, home / "run", home / "logs"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = take_lock(home)
+    if lock is None:
+        return 0
+    os.environ[leftovers.MARK] = str(home)
+    notes = [f"{count} processes of an earlier run were still there and were stopped."] if (count := leftovers.stop(home)) else []
+    notes += runtime.choose(home)
+    settings = load(home)
+    stored = keys.holders(settings.keys_dir)
+    model = (
+        "offline playbook" if settings.offline else f"{settings.anthropic_base_url or 'the Anthropic API'} (keys of {', '.join(stored)})"
+    )
+    Supervisor(home, default_processes(settings), notes, model).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
