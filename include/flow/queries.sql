@@ -14,3 +14,30 @@ SELECT %(subject)s IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat
 
 -- name: run_ended | a goal run has come to its end
 SELECT ended_at IS NOT NULL FROM goal_runs WHERE id = %(subject)s
+
+-- name: version | of the plan bundle: changes when a plan is added (also when it commits late) and when a goal is archived or reopened
+SELECT COALESCE(max(p.seq), 0) || '.' || count(*) AS version
+FROM plans p JOIN goals g ON g.id = p.goal
+WHERE g.archived_at IS NULL
+
+-- name: active_plans | the newest plan of every goal that is not archived
+SELECT DISTINCT ON (g.dag_id) g.dag_id, p.seq
+FROM plans p JOIN goals g ON g.id = p.goal
+WHERE g.archived_at IS NULL
+ORDER BY g.dag_id, p.seq DESC
+
+-- name: plan_of | the newest plan of one goal as of a number, with what its DAG shows
+SELECT p.seq, p.revision, p.document, g.id::text AS goal_id, g.dag_id, g.title, g.text, g.repository, g.base_branch, g.agent, g.landing,
+       g.budget_micro, g.deadline_s
+FROM plans p JOIN goals g ON g.id = p.goal
+WHERE g.dag_id = %(dag_id)s AND p.seq <= %(seq)s
+ORDER BY p.seq DESC LIMIT 1
+
+-- name: rework | what a step decided, locked, with the epoch that its task run is at now, held still until the clear is committed
+SELECT r.id, r.ti_id, r.steps, r.epoch, r.cleared_at, t.epoch AS epoch_now, t.key, g.dag_id, g.run_id
+FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run
+WHERE r.id = %(id)s
+FOR UPDATE OF r FOR SHARE OF t
+
+-- name: mark_cleared
+UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL

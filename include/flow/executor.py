@@ -1,0 +1,60 @@
+"""LocalExecutor with a cure: a step is not handed out again before its last process has reported its end.
+
+Airflow 3.3.2's LocalExecutor never fills ``running``. When a step that ran, deferred (or asked a person) is resumed quickly, the late
+report of its first process is taken for the end of the second, and the scheduler fails the step. A workload whose key is still live
+therefore stays in the queue, where ``has_task`` sees it, for 15 s at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.executors.local_executor import LocalExecutor
+from airflow.utils.state import TaskInstanceState
+
+MOST_S = 15.0
+_ENDED = frozenset({TaskInstanceState.SUCCESS, TaskInstanceState.FAILED})
+
+
+class HoldingLocalExecutor(LocalExecutor):
+    """Holds back a workload while the last process of the same step and try has not reported its end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.live: set[Any] = set()
+        self.held: dict[Any, float] = {}
+
+    def _process_workloads(self, workload_list: Sequence[Any]) -> None:
+        self.live.update(workload.key for workload in workload_list)
+        super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]
+
+    def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
+        """Airflow's, which also tells us that a process ended."""
+        super().change_state(key, state, info, remove_running)
+        if state in _ENDED:
+            self.live.discard(key)
+
+    def trigger_tasks(self, open_slots: int) -> None:
+        """Hand out what is queued, but for what is held."""
+        held = {key: workload for key, workload in self.queued_tasks.items() if self._hold(key)}
+        for key in held:
+            del self.queued_tasks[key]
+        try:
+            super().trigger_tasks(open_slots)
+        finally:
+            self.queued_tasks.update(held)
+
+    def _hold(self, key: Any) -> bool:
+        if key not in self.live:
+            self.held.pop(key, None)
+            return False
+        if key not in self.held:
+            self.log.info("Holding %s: its last process has not reported its end", key)
+        since = self.held.setdefault(key, time.monotonic())
+        if time.monotonic() - since <= MOST_S:
+            return True
+        self.log.warning("No end of the last process of %s for %g s: handing it out", key, MOST_S)
+        self.held.pop(key)
+        return False

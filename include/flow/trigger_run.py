@@ -1,0 +1,47 @@
+"""Create the run of a goal from inside a step. A step has no metadata database: the request goes through its supervisor."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
+
+from include.errors import Unavailable
+
+PAUSE_S = 0.25
+
+
+def trigger_goal_run(dag_id: str, run_id: str, conf: dict[str, Any] | None = None, *, timeout_s: float = 60.0, reset: bool = False) -> bool:
+    """Ask for a run until Airflow knows the goal's DAG, which is about a second after its plan was stored. Idempotent.
+
+    Args:
+        dag_id: of the goal.
+        run_id: Airflow's id of the run.
+        conf: of the run.
+        timeout_s: seconds to wait for the DAG.
+        reset: when the run exists already, clear it, so that it runs again.
+
+    Returns:
+        True if this call created (or reset) the run, False if it was there.
+
+    Raises:
+        Unavailable: the DAG did not appear: the plan is not stored, or its file has an import error.
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            answer = task_runner.SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=conf or {}, reset_dag_run=reset))
+            return not (isinstance(answer, ErrorResponse) and answer.error == ErrorType.DAGRUN_ALREADY_EXISTS)
+        except AirflowRuntimeError as error:
+            if not _not_yet(error) or time.monotonic() > end:
+                raise Unavailable(f"Airflow did not create run {run_id} of {dag_id}: {error}. Look at the DAG's import errors.") from error
+        time.sleep(PAUSE_S)
+
+
+def _not_yet(error: AirflowRuntimeError) -> bool:
+    """True when the DAG is not known yet (404), or the API server is away for a moment."""
+    detail = getattr(error.error, "detail", None) or {}
+    return error.error.error == ErrorType.API_SERVER_ERROR and detail.get("status_code", 503) in (404, 500, 502, 503, 504)
