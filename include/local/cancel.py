@@ -12,7 +12,7 @@ from include.local.rest import Airflow
 from include.local.submit import DAG, dag_run_id
 from include.settings import Settings
 from include.tasks import service as tasks
-from include.tasks.models import GoalRunState
+from include.tasks.models import ENDED_RUNS, GoalRunState
 
 
 def cancel(settings: Settings, run: str, who: str, patience_s: float = 6.0) -> bool:
@@ -30,7 +30,7 @@ def cancel(settings: Settings, run: str, who: str, patience_s: float = 6.0) -> b
     reason = f"cancelled by {who} on the command line"
     with transaction("cli") as connection:
         row = store.goal_run(connection, run)
-        if row["state"] not in goals.ENDED:
+        if row["state"] not in ENDED_RUNS:
             for task in tasks.of_goal_run(connection, run):
                 tasks.cancel(connection, task["id"], task["epoch"], reason)
             goals.set_state(connection, run, GoalRunState.CANCELLED, reason)

@@ -94,9 +94,8 @@ def _wait(home: Path, say: Say, patience_s: float) -> None:
         _refuse_the_hopeless(home, known)
         time.sleep(0.2)
     waiting = [name for name, child in state(home).get("processes", {}).items() if child["state"] not in ("ready", "done")]
-    raise Unavailable(
-        f"Not all is up after {patience_s:g} s: {', '.join(waiting) or 'supervisor'}. Look at `./airlock logs {(waiting or ['supervisor'])[0]}`."
-    )
+    waiting = waiting or ["supervisor"]
+    raise Unavailable(f"Not all is up after {patience_s:g} s: {', '.join(waiting)}. Look at `./airlock logs {waiting[0]}`.")
 
 
 def _news(known: dict[str, Any], told: set[str]) -> Iterator[str]:
@@ -160,7 +159,7 @@ def _wait_for_the_end(home: Path, pid: int, patience_s: float) -> None:
     while supervisor_pid(home) is not None:
         if time.monotonic() > end:
             raise Unavailable(
-                f"The supervisor (pid {pid}) does not stop. Look at {home}/logs/supervisor.log, then kill {pid} and run `./airlock down` again."
+                f"The supervisor (pid {pid}) does not stop. Look at `./airlock logs supervisor`, kill it, and run `./airlock down` again."
             )
         time.sleep(0.1)
 

@@ -16,6 +16,7 @@ from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.local import checks, control, store
 from include.local import leftovers as processes
+from include.sandbox import folders
 from include.settings import Settings
 
 KINDS = ("containers", "processes", "mounts", "sockets", "streams", "leases", "locks")
@@ -50,9 +51,7 @@ def _from_database() -> store.Row:
 
 def sandbox_folder(settings: Settings) -> Path:
     """Where the warden keeps the attempts' directories (its own rule)."""
-    from include.sandbox.attempts import root_of
-
-    return root_of(settings)
+    return folders.root(settings)
 
 
 def containers(settings: Settings) -> list[str]:

@@ -51,8 +51,8 @@ def submit(
     from include.local import submit as intake
 
     settings = _settings()
-    values = {"goal": text, "repository": repo, "base": base, "agent": agent, "budget_usd": budget_usd, "deadline": deadline, "landing": landing,
-              "key": key, "plan": intake.read_plan(plan) if plan else None}  # fmt: skip
+    values: dict[str, Any] = {"goal": text, "repository": repo, "base": base, "agent": agent, "budget_usd": budget_usd}
+    values |= {"deadline": deadline, "landing": landing, "key": key, "plan": intake.read_plan(plan) if plan else None}
     intake.request(**values)
     _require_broker(settings, agent)
     request = intake.request(**{**values, "repository": intake.register(repo)})

@@ -53,11 +53,6 @@ def listens(settings: Settings, role: str) -> bool:
     return row is not None
 
 
-def relay(settings: Settings) -> bool:
-    """The relay's own socket is there."""
-    return any(settings.run_dir.glob("relay*.sock"))
-
-
 def warden(settings: Settings) -> bool:
     """The warden answers the Docker Engine API's ping."""
     try:

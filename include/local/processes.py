@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from include.local import health, keys, postgres, valkey
 from include.local.shutdown import revoke_what_is_at_work
@@ -87,7 +86,7 @@ def _servers(settings: Settings) -> list[Process]:
 def _model(settings: Settings) -> list[Process]:
     if not settings.offline:
         return []
-    folders = [str(Path(__file__).parent / "playbooks"), *filter(None, settings.playbooks.split(":"))]
+    folders = filter(None, settings.playbooks.split(":"))  # looked through before our own
     command = _python("include.local.offline_model", "--port", str(settings.offline_port), "--playbooks", *folders)
     return [
         Process("offline-model", command, ready=lambda: health.tcp(settings.offline_port), address=f"127.0.0.1:{settings.offline_port}")
@@ -108,7 +107,14 @@ def default_processes(settings: Settings) -> list[Process]:
     servers = _servers(settings)
     own = {server.name for server in servers}
     prepare = Process("prepare", _python("include.local.prepare"), tuple(own & {"postgres"}), once=True)
-    relay = Process("relay", _python("include.sandbox.relay"), tuple(own & {"valkey"}), ready=lambda: health.relay(settings))
+    control = settings.run_dir / "relay-control.sock"
+    relay = Process(
+        "relay",
+        _python("include.sandbox.relay"),
+        tuple(own & {"valkey"}),
+        ready=control.exists,
+        before_start=lambda: control.unlink(missing_ok=True),
+    )
     warden = Process(
         "warden",
         _python("include.sandbox.warden"),

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
-from include.goals.service import ENDED
 from include.local import store
+from include.tasks.models import ENDED_RUNS
 
 OFFLINE = "offline playbook"
 _COLOURS = {"COMPLETED": "green", "FAILED": "red", "ESCALATED": "red", "CANCELLED": "red", "REFUSED": "red", "PENDING_RETRY": "yellow"}
@@ -33,7 +33,7 @@ def read(run: str) -> dict[str, Any]:
 
 def is_over(row: dict[str, Any]) -> bool:
     """Nothing more will happen to it by itself."""
-    return row["state"] in ENDED
+    return row["state"] in ENDED_RUNS
 
 
 def step_words(task: dict[str, Any]) -> str:

@@ -11,6 +11,12 @@ from uuid import UUID
 from include.local.progress import OFFLINE, money
 from include.settings import Settings
 
+_GOAL_FIELDS = (
+    "goal run dag_id run_id state reason title repository base_branch goal_branch base_commit landed_commit landing_note agent landing "
+    "budget_micro spent_micro tokens offline wall_s created_at ended_at deadline_at"
+).split()
+_TASK_FIELDS = "key title state reason epoch step rung merged_commit spent_micro tokens".split()
+
 
 def commits(row: dict[str, Any]) -> list[str]:
     """The commits that landed on the base branch, newest first, as ``git log --oneline`` shows them."""
@@ -52,13 +58,9 @@ def _verdict(verdict: dict[str, Any]) -> str:
 
 def public(settings: Settings, row: dict[str, Any]) -> dict[str, Any]:
     """The run as ``--json`` prints it (docs/cli.md)."""
-    kept = ("goal", "run", "dag_id", "run_id", "state", "reason", "title", "repository", "base_branch", "goal_branch", "base_commit", "landed_commit",
-            "landing_note", "agent", "landing", "budget_micro", "spent_micro", "tokens", "offline", "wall_s", "created_at", "ended_at", "deadline_at")  # fmt: skip
-    tasks = [{name: task[name] for name in ("key", "title", "state", "reason", "epoch", "step", "rung", "merged_commit", "spent_micro", "tokens")}
-             for task in row["tasks"]]  # fmt: skip
     return {
-        **{name: row[name] for name in kept},
-        "tasks": tasks,
+        **{name: row[name] for name in _GOAL_FIELDS},
+        "tasks": [{name: task[name] for name in _TASK_FIELDS} for task in row["tasks"]],
         "verdicts": row["verdicts"],
         "commits": commits(row),
         "url": address(settings, row),

@@ -49,4 +49,5 @@ def write_acl(path: Path, password: str) -> None:
 def command(binary: Path, data: Path, port: int, acl: Path) -> list[str]:
     """The command line that runs the server in the foreground, with an append-only file synced every second."""
     return [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data), "--aclfile", str(acl),
-            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--proto-max-bulk-len", "1mb", "--loglevel", "warning"]  # fmt: skip
+            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--proto-max-bulk-len", "1mb",
+            "--loglevel", "warning"]  # fmt: skip

@@ -1,5 +1,4 @@
 import pytest
-
 from quantity import format_duration, parse_duration
 
 

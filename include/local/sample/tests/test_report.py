@@ -1,5 +1,4 @@
 import pytest
-
 from quantity.log import Transfer, read_line, read_log
 from quantity.report import report
 

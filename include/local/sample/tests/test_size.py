@@ -1,5 +1,4 @@
 import pytest
-
 from quantity import format_size, parse_size
 
 

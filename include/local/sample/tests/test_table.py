@@ -1,5 +1,4 @@
 import pytest
-
 from quantity.table import render
 
 
