@@ -1,0 +1,131 @@
+"""Builds the toolbox that every sandbox mounts read-only as /opt/airlock: ``worker.pyz``, and ``site/`` with pytest.
+
+Everything in it is pure Python for 3.11 and newer, so one toolbox serves every image and the bare machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from include.errors import SandboxFailed
+from include.settings import ROOT, Settings
+
+PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
+_VERSION = "version"
+_MAIN = "import sys\n\nfrom include.worker.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
+_EARLIEST = (1980, 1, 1, 0, 0, 0)
+
+
+def build(settings: Settings) -> Path:
+    """The toolbox of this code and this environment; built if it is not there yet.
+
+    Two processes may build at the same time: each makes a whole one, and one rename wins. The one
+    before an upgrade is kept until the next, because running sandboxes have it mounted.
+
+    Returns:
+        ``settings.toolbox_dir``, readable by every uid.
+
+    Raises:
+        SandboxFailed: pytest, or a package that it needs, is not installed here or is not pure Python.
+    """
+    target = settings.toolbox_dir
+    content = dict(_content())
+    version = _version(content)
+    if _is(target, version):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".toolbox-", dir=target.parent))
+    try:
+        _write(fresh, content, version)
+        _swap(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def worker_zip() -> bytes:
+    """``worker.pyz``: the island and nothing else, the same bytes for the same code."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, code in sorted(_island()):
+            archive.writestr(zipfile.ZipInfo(name, _EARLIEST), code, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _island() -> Iterator[tuple[str, bytes]]:
+    yield "__main__.py", _MAIN.encode()
+    yield "include/__init__.py", (ROOT / "include" / "__init__.py").read_bytes()
+    for path in (ROOT / "include" / "worker").glob("*.py"):
+        if path.name != "run_pytest.py":
+            yield f"include/worker/{path.name}", path.read_bytes()
+
+
+def _content() -> Iterator[tuple[str, bytes]]:
+    """Every file of the toolbox: its relative path, and its bytes."""
+    yield "worker.pyz", worker_zip()
+    yield "site/run_pytest.py", (ROOT / "include" / "worker" / "run_pytest.py").read_bytes()
+    for package in PACKAGES:
+        yield from _package(package)
+
+
+def _package(name: str) -> Iterator[tuple[str, bytes]]:
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise SandboxFailed(
+            f"{name} is not installed beside Airlock, and sandboxes need it. Run ./airlock again to complete the environment."
+        ) from None
+    for file in distribution.files or []:
+        path = PurePosixPath(file)
+        if ".." in path.parts or "__pycache__" in path.parts or path.suffix == ".pyc":
+            continue
+        if path.suffix in (".so", ".pyd"):
+            raise SandboxFailed(
+                f"{name} {distribution.version} has compiled parts ({path}); the toolbox takes pure Python only. Install another release."
+            )
+        yield f"site/{path}", Path(str(distribution.locate_file(file))).read_bytes()
+
+
+def _version(content: dict[str, bytes]) -> str:
+    whole = hashlib.sha256()
+    for name, data in sorted(content.items()):
+        whole.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _is(target: Path, version: str) -> bool:
+    try:
+        return (target / _VERSION).read_text() == version
+    except OSError:
+        return False
+
+
+def _write(folder: Path, content: dict[str, bytes], version: str) -> None:
+    for name, data in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (folder / _VERSION).write_text(version)
+    for path in [folder, *folder.rglob("*")]:  # every uid reads, nobody writes
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    """Put the folder in its place. The one before it is kept beside: sandboxes that run now still read it."""
+    before = target.with_name(f"{target.name}.before")
+    if target.exists():
+        shutil.rmtree(before, ignore_errors=True)
+        os.rename(target, before)
+    try:
+        os.rename(fresh, target)
+    except OSError:
+        if not (target / _VERSION).exists():  # else another process was faster, with the same content
+            raise

@@ -1,0 +1,143 @@
+"""The worker's loop: a model turn, the tools it asks for, the next turn. Every way a turn can end is in one table below.
+
+The transcript is the broker's; a request carries only the results of the tools that the last turn asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from include.worker.conversation import Conversation
+from include.worker.errors import Cancelled, NoAnswer
+from include.worker.heartbeat import Heartbeat
+from include.worker.tools import MAX_RESULT_BYTES, Result, Tools, cap
+
+MAX_TURN_BYTES = 200 * 1024
+MAX_CUT_TURNS = 3
+
+# What a stop reason means, when the turn asks for no tool: the task is complete, the turn goes on, or the model failed.
+COMPLETE, GO_ON, FAILED = "complete", "go on", "failed"
+RULES = {
+    "end_turn": COMPLETE,
+    "stop_sequence": COMPLETE,
+    "max_tokens": GO_ON,
+    "pause_turn": GO_ON,
+    "tool_use": GO_ON,
+    "refusal": FAILED,
+    "model_context_window_exceeded": FAILED,
+}
+
+
+class Complete(NamedTuple):
+    """The model says that the task is done."""
+
+    summary: str
+
+
+class Failed(NamedTuple):
+    """The worker gives up. ``kind`` is one of the message's kinds."""
+
+    kind: str
+    reason: str
+
+
+class Turn(NamedTuple):
+    """A model's turn, as far as it is of use."""
+
+    stop_reason: str
+    text: str
+    calls: list[dict[str, Any]]
+
+
+def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools) -> Complete | Failed:
+    """Turn after turn until an end.
+
+    Raises:
+        Cancelled: the attempt was cancelled.
+    """
+    number, idle = 1, 0
+    results: list[dict[str, Any]] = []
+    while True:
+        heartbeat.now("working", f"waits for turn {number} of the model")
+        turn = _ask(conversation, number, results)
+        if isinstance(turn, Failed):
+            return turn
+        idle = 0 if turn.calls and turn.stop_reason != "max_tokens" else idle + 1
+        if ending := _ending(turn, idle):
+            return ending
+        results = _run(conversation, tools, turn)
+        if tools.summary is not None:
+            return Complete(tools.summary)
+        number += 1
+
+
+def _ask(conversation: Conversation, number: int, results: list[dict[str, Any]]) -> Turn | Failed:
+    """The model's turn. An error of an unknown kind, or silence, is met by one more question, as a message of its own."""
+    failed = Failed("model", "")
+    for _ in range(2):
+        try:
+            reply = conversation.ask("llm.request", {"turn": number, "results": results}, conversation.timing.model)
+        except NoAnswer as error:
+            failed = Failed("model", str(error))
+            continue
+        error_kind, message = _error(reply.payload)
+        if error_kind is None:
+            return read_turn(reply.payload)
+        failed = Failed("budget" if error_kind == "budget" else "model", message)
+        if error_kind in ("budget", "model"):
+            break
+    return failed
+
+
+def read_turn(payload: dict[str, Any]) -> Turn:
+    """What counts of a response: its stop reason, its text and the calls of tools."""
+    content = payload.get("content")
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    text = "\n".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+    return Turn(str(payload.get("stopReason")), text, [block for block in blocks if block.get("type") == "tool_use"])
+
+
+def _error(payload: dict[str, Any]) -> tuple[str | None, str]:
+    error = payload.get("error")
+    if error is None:
+        return None, ""
+    if not isinstance(error, dict):
+        return "unknown", "the broker sent an error without a form"
+    return str(error.get("kind", "unknown")), str(error.get("message", ""))
+
+
+def _ending(turn: Turn, idle: int) -> Complete | Failed | None:
+    rule = RULES.get(turn.stop_reason, FAILED)
+    if rule == FAILED:
+        return Failed("model", f"the model's turn ended with {turn.stop_reason}: {turn.text or 'it said nothing'}")
+    if turn.calls and turn.stop_reason != "max_tokens":
+        return None
+    if rule == COMPLETE:
+        return Complete(turn.text.strip() or "The model ended without a summary.")
+    if idle >= MAX_CUT_TURNS:
+        return Failed("gave_up", f"{idle} turns in a row ended with {turn.stop_reason} and called no tool that could be run")
+    return None
+
+
+def _run(conversation: Conversation, tools: Tools, turn: Turn) -> list[dict[str, Any]]:
+    """One result for each call, in order, together within what a message holds."""
+    limit = min(MAX_RESULT_BYTES, MAX_TURN_BYTES // max(1, len(turn.calls)))
+    results = []
+    for call in turn.calls:
+        if conversation.cancelled.is_set():
+            raise Cancelled(conversation.cancel_reason)
+        result = _run_one(tools, turn, call)
+        results.append(
+            {"type": "tool_result", "tool_use_id": str(call.get("id", "")), "content": cap(result.text, limit), "is_error": result.is_error}
+        )
+    return results
+
+
+def _run_one(tools: Tools, turn: Turn, call: dict[str, Any]) -> Result:
+    if turn.stop_reason == "max_tokens":
+        return Result(
+            "Not run: the turn was cut at its token limit, so these arguments may not be whole. Make smaller calls.", is_error=True
+        )
+    if tools.summary is not None:
+        return Result("Not run: finish was called before.", is_error=True)
+    return tools.run(call.get("name"), call.get("input"))

@@ -1,0 +1,121 @@
+"""One sealed run of a repository's tests, as a report (the form of ``include.gate.models.TestReport``)."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+from typing import Any, NamedTuple
+
+from include.worker import child
+from include.worker.child import Finished
+from include.worker.errors import NotSealed
+from include.worker.paths import Paths
+from include.worker.seal import DEVICES, Policy
+
+MAX_OUTPUT_CHARS = 64 * 1024
+MAX_OUTCOMES_BYTES = 64 * 1024 * 1024
+_SEVERITY = ("passed", "skipped", "failed", "error")
+_MEANING = {2: "pytest was interrupted", 3: "pytest failed inside itself", 4: "pytest does not accept its configuration or arguments"}
+_MISSING = re.compile(r"ModuleNotFoundError: (No module named '[^']*')")
+
+
+class Report(NamedTuple):
+    """What a test run says. ``tests`` is the outcome per node id; ``exit_code`` is None if the run did not end in time."""
+
+    tests: dict[str, str]
+    exit_code: int | None
+    duration_ms: int
+    problem: str | None
+    output: str
+
+    def count(self, outcome: str) -> int:
+        """How many tests had this outcome."""
+        return sum(1 for each in self.tests.values() if each == outcome)
+
+    def names(self, *outcomes: str, limit: int = 50) -> list[str]:
+        """The first tests with one of these outcomes, each name cut to 300 characters."""
+        return [name[:300] for name, outcome in self.tests.items() if outcome in outcomes][:limit]
+
+
+class _Lines(NamedTuple):
+    tests: dict[str, str]
+    collected: int | None
+    ended: int | None
+
+
+def run(paths: Paths, timeout_s: int, stop: threading.Event | None = None) -> Report:
+    """Run the tests of the work tree with the toolbox's pytest, sealed: no socket of ours, no key, no git folder to write to.
+
+    Args:
+        timeout_s: seconds after which the whole run is killed.
+        stop: when set, the run is killed as if its time were over.
+    """
+    folder = paths.workspace / f"tests-{secrets.token_hex(6)}"
+    folder.mkdir()
+    outcomes = folder / "outcomes"
+    outcomes.touch()
+    write = (str(paths.repo), str(folder), str(paths.scratch), "/dev/shm", *DEVICES)
+    policy = Policy(read=(str(paths.toolbox), str(paths.git)), write=write, cpu_s=timeout_s * 4)
+    command = ["python3", "-I", "-S", "-B", str(paths.site / "run_pytest.py"), str(paths.site), str(paths.repo), str(outcomes)]
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(paths.scratch), "GIT_CONFIG_NOSYSTEM": "1"}
+    try:
+        finished = child.run(paths, policy, command, timeout_s=timeout_s, cwd=paths.repo, environment=environment, stop=stop)
+    except NotSealed as error:
+        return Report({}, None, 0, str(error), "")
+    finally_read = _read(outcomes.read_bytes()[:MAX_OUTCOMES_BYTES])
+    outcomes.unlink()
+    return _report(finished, finally_read, timeout_s)
+
+
+def _report(finished: Finished, lines: _Lines, timeout_s: int) -> Report:
+    text = (finished.out + finished.err).decode("utf-8", errors="replace").replace("\0", "\ufffd")[-MAX_OUTPUT_CHARS:]
+    return Report(lines.tests, finished.exit_code, finished.duration_ms, _problem(finished, lines, text, timeout_s), text)
+
+
+def _problem(finished: Finished, lines: _Lines, text: str, timeout_s: int) -> str | None:
+    """Why the run says nothing, or None."""
+    if finished.exit_code is None:
+        return f"the tests did not end within {timeout_s} s; raise the test timeout or make them faster"
+    ran = len(lines.tests) - sum(1 for outcome in lines.tests.values() if outcome == "error")
+    if missing := _MISSING.search(text) if not ran else None:
+        return f"no test could be run: {missing[1]}. Tests may use pytest and the standard library only"
+    if lines.ended is None and lines.collected is None:
+        return f"pytest did not start (exit code {finished.exit_code}): {_last_line(text)}"
+    if lines.ended is None or lines.ended != finished.exit_code:
+        return f"something ended the test process with code {finished.exit_code} before pytest was done"
+    if lines.ended in _MEANING:
+        return f"{_MEANING[lines.ended]}: {_last_line(text)}"
+    if not lines.tests:
+        return "no test was collected; tests are functions test_* in files test_*.py"
+    return None
+
+
+def _read(content: bytes) -> _Lines:
+    """The recorder's lines. A test can write here too, so anything else than its form is passed over; the worst outcome of an id counts."""
+    tests: dict[str, str] = {}
+    collected = ended = None
+    for raw in content.splitlines():
+        match _parsed(raw):
+            case ["outcome", str(name), str(outcome)] if outcome in _SEVERITY:
+                name = name.encode("utf-8", errors="replace").decode("utf-8")
+                tests[name] = max(outcome, tests.get(name, "passed"), key=_SEVERITY.index)
+            case ["collected", int(number)]:
+                collected = number
+            case ["ended", int(code)]:
+                ended = code
+    return _Lines(tests, collected, ended)
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _last_line(text: str) -> str:
+    errors = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in errors if "error" in line.casefold()]
+    return (named or errors or ["it said nothing"])[-1][:500]
