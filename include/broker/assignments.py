@@ -1,0 +1,50 @@
+"""Assign live leases to their workers, and tell the workers of revoked ones to stop."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from include.broker import conversation
+from include.database import queries
+from include.database.unit_of_work import AsyncConnection
+from include.messages import outbox
+from include.messages.models import LeaseTerms, TaskAssign, TaskCancel
+from include.settings import Settings
+
+_SQL = queries.load(__file__)
+TEST_TIMEOUT_S = 300
+"""Longest test run inside a worker's sandbox, unless the lease's spec says otherwise."""
+
+
+async def to_assign(connection: AsyncConnection, agent: str) -> list[tuple[str, int]]:
+    """Attempts (task run, epoch) that live and have no assignment."""
+    rows = await (await connection.execute(_SQL.to_assign, {"agent": agent})).fetchall()
+    return [(row["task_run"], row["epoch"]) for row in rows]
+
+
+async def assign(connection: AsyncConnection, agent: str, task_run: str, epoch: int, settings: Settings) -> bool:
+    """Begin the transcript and queue ``task.assign``; False if another replica did."""
+    row, task = await conversation.task_of(connection, task_run, epoch)
+    minutes = max(1, ceil((row["expires_at"] - row["granted_at"]).total_seconds() / 60))
+    lease = LeaseTerms(lease_id=row["lease"], expires_at=row["expires_at"], max_tokens=row["max_tokens"], max_duration_minutes=minutes)
+    payload = TaskAssign(
+        title=task.title,
+        capabilities=row["capabilities"],
+        lease=lease,
+        heartbeat_s=settings.heartbeat_s,
+        test_timeout_s=int(row["spec"].get("test_timeout_s", TEST_TIMEOUT_S)),
+    )
+    if not await outbox.queue(connection, agent, task_run, epoch, payload, f"assign:{task_run}/{epoch}"):
+        return False
+    await conversation.begin(connection, row, task)
+    return True
+
+
+async def cancel_revoked(connection: AsyncConnection, agent: str) -> int:
+    """Queue ``task.cancel`` once for each revoked lease whose worker was assigned; returns how many."""
+    rows = await (await connection.execute(_SQL.to_cancel, {"agent": agent})).fetchall()
+    told = 0
+    for row in rows:
+        key = f"cancel:{row['task_run']}/{row['epoch']}"
+        told += await outbox.queue(connection, agent, row["task_run"], row["epoch"], TaskCancel(reason=row["reason"]), key)
+    return told

@@ -1,0 +1,203 @@
+-- name: agent | an agent's models and budgets
+SELECT * FROM agents WHERE name = %(agent)s;
+
+-- name: live_leases | work leases of an agent whose sandbox has not ended, of the task run's newest epoch
+SELECT l.id, l.task_run, l.epoch, l.goal_run, l.revoked_at, l.revoke_reason, l.capabilities
+FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
+WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL
+ORDER BY l.task_run;
+
+-- name: attempts_of | by what the messages of these task runs are judged: the live attempt of the newest epoch, and its key
+SELECT l.id AS lease, l.task_run, l.epoch, l.goal_run, l.capabilities, l.granted_at, k.out_key, a.state, a.step, t.state AS task_state
+FROM leases l JOIN attempt_keys k ON k.lease = l.id JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
+JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
+WHERE l.kind = 'work' AND l.ended_at IS NULL AND l.task_run = ANY(%(task_runs)s);
+
+-- name: take_messages | insert first: what comes back is new, everything else was taken before
+INSERT INTO processed_messages (task_run, epoch, seq, idempotency_key, message_id, type, body_sha256)
+SELECT * FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[], %(keys)s::text[], %(ids)s::uuid[], %(types)s::text[],
+                     %(digests)s::text[])
+ON CONFLICT DO NOTHING RETURNING task_run, epoch, seq;
+
+-- name: taken | what was taken before under these numbers
+SELECT p.task_run, p.epoch, p.seq, p.idempotency_key, p.body_sha256, p.message_id
+FROM processed_messages p JOIN unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[]) AS w(task_run, epoch, seq)
+  USING (task_run, epoch, seq);
+
+-- name: count_before | how many lower numbers of an attempt are in
+SELECT count(*) AS taken FROM processed_messages WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND seq < %(seq)s;
+
+-- name: alive | a sign of life
+UPDATE leases SET heartbeat_at = clock_timestamp() WHERE id = ANY(%(leases)s);
+
+-- name: lock_leases | in one order, before anything else is written
+SELECT id FROM leases WHERE id = ANY(%(leases)s) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: move_attempt | to the first state if it is in one of those
+UPDATE attempts SET state = %(to)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
+
+-- name: move_task | of the newest epoch only
+UPDATE task_runs SET state = %(to)s, updated_at = clock_timestamp()
+WHERE id = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
+
+-- name: say_step | the worker's own words
+UPDATE attempts SET step = %(step)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND step <> %(step)s;
+
+-- name: milestone | an event that a person may want to see
+INSERT INTO task_events (machine, subject, kind, detail) VALUES ('attempt', %(task_run)s || '/' || %(epoch)s::text, 'milestone', %(detail)s);
+
+-- name: finish | the worker has said its last word
+UPDATE attempts SET finished_at = clock_timestamp(), commit_id = %(commit)s, summary = %(summary)s, failure = COALESCE(%(failure)s, failure),
+  reason = CASE WHEN %(reason)s = '' THEN reason ELSE %(reason)s END, state = %(state)s
+WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND finished_at IS NULL AND state = ANY(%(from)s);
+
+-- name: keep_artifact | as the worker saw it: a hint
+INSERT INTO artifacts (id, goal_run, task_run, epoch, type, source, sha256, data)
+VALUES (%(id)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(type)s, 'worker', %(sha256)s, %(data)s);
+
+-- name: keep_question | until it is answered
+INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)
+VALUES (%(id)s, %(task_run)s, %(epoch)s, %(question)s, %(options)s, %(context)s, %(urgency)s);
+
+-- name: question | one question
+SELECT * FROM questions WHERE message_id = %(id)s;
+
+-- name: answer_question | once
+UPDATE questions SET answer = %(answer)s, decided_by = %(decided_by)s, answered_at = clock_timestamp()
+WHERE message_id = %(id)s AND answered_at IS NULL;
+
+-- name: open_questions | blocking ones that an attempt still waits for
+SELECT count(*) AS open FROM questions WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND urgency = 'blocking' AND answered_at IS NULL;
+
+-- name: record_decision | who decided, on what
+INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
+VALUES (%(id)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(action)s, %(decision)s, %(decided_by)s, %(rules)s, %(reason)s, %(policy_sha256)s, %(inputs)s);
+
+-- name: transcript | of an attempt, from the start
+SELECT position, role, content FROM transcripts WHERE task_run = %(task_run)s AND epoch = %(epoch)s ORDER BY position;
+
+-- name: write_turn | a position is written once
+INSERT INTO transcripts (task_run, epoch, position, role, content) VALUES (%(task_run)s, %(epoch)s, %(position)s, %(role)s, %(content)s)
+ON CONFLICT DO NOTHING;
+
+-- name: turns_asked | llm.requests of an attempt that have no answer yet
+SELECT count(*) AS open FROM processed_messages p
+WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.request' AND p.message_id <> %(id)s
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'reply:' || p.message_id::text);
+
+-- name: task | all that the prompt of an attempt is made of
+SELECT t.id AS task_run, t.epoch, t.key, t.goal_run, t.feedback, t.accepted_commit, g.text AS goal_text, g.title AS goal_title, g.agent,
+  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at
+FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
+LEFT JOIN plans p ON p.seq = r.plan
+WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s;
+
+-- name: to_assign | live leases of an agent without an assignment
+SELECT l.task_run, l.epoch FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
+WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text);
+
+-- name: to_cancel | revoked leases of an agent whose worker was assigned and has not been told
+SELECT l.task_run, l.epoch, COALESCE(l.revoke_reason, '') AS reason FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NOT NULL
+  AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'cancel:' || l.task_run || '/' || l.epoch::text);
+
+-- name: over_among | of these task runs, those of the agent that have no live work lease
+SELECT t.id FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
+WHERE g.agent = %(agent)s AND t.id = ANY(%(task_runs)s)
+  AND NOT EXISTS (SELECT FROM leases l WHERE l.task_run = t.id AND l.kind = 'work' AND l.ended_at IS NULL);
+
+-- name: to_answer | llm.requests and questions of live attempts that nobody works on
+SELECT p.task_run, p.epoch, p.message_id, p.type, p.idempotency_key, p.seq
+FROM processed_messages p JOIN leases l ON l.kind = 'work' AND l.task_run = p.task_run AND l.epoch = p.epoch
+JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+WHERE g.agent = %(agent)s AND p.type IN ('llm.request', 'question') AND l.ended_at IS NULL AND l.revoked_at IS NULL
+  AND p.created_at <= clock_timestamp() - make_interval(secs => %(age_s)s)
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'reply:' || p.message_id::text)
+  AND NOT EXISTS (SELECT FROM model_calls c WHERE c.request = p.idempotency_key)
+ORDER BY p.created_at LIMIT 200;
+
+-- name: requested | model requests of Airflow's steps that nobody works on
+SELECT q.* FROM model_requests q
+WHERE q.agent = %(agent)s AND q.state = 'requested' AND q.created_at <= clock_timestamp() - make_interval(secs => %(age_s)s)
+  AND NOT EXISTS (SELECT FROM model_calls c WHERE c.request = q.id::text)
+ORDER BY q.created_at LIMIT 100;
+
+-- name: end_request | once
+UPDATE model_requests SET state = %(state)s, response = %(response)s, error_kind = %(error_kind)s, error = %(error)s, done_at = clock_timestamp()
+WHERE id = %(id)s AND state = 'requested';
+
+-- name: lock_budget | one reservation at a time an agent: sums over its calls cannot be locked row by row
+SELECT pg_advisory_xact_lock(hashtextextended('budget ' || %(agent)s, 0));
+
+-- name: lock_goal_run | its money
+SELECT budget_micro, reserved_micro + spent_micro AS taken FROM goal_runs WHERE id = %(goal_run)s FOR NO KEY UPDATE;
+
+-- name: lock_lease | its money and tokens, with those of calls under way; nothing if it is revoked or over
+SELECT l.max_micro, l.reserved_micro + l.spent_micro AS taken_micro, l.max_tokens, l.tokens_used
+FROM leases l WHERE l.id = %(lease)s AND l.revoked_at IS NULL AND l.ended_at IS NULL FOR NO KEY UPDATE;
+
+-- name: tokens_under_way | worst cases of a lease's open calls
+SELECT COALESCE(sum(input_tokens + output_tokens), 0)::bigint AS tokens FROM model_calls WHERE lease = %(lease)s AND state IN ('reserved', 'sent');
+
+-- name: agent_taken | an agent's money of this day and this month (UTC), open calls at their worst case
+SELECT a.day_budget_micro, a.month_budget_micro,
+  COALESCE(sum(COALESCE(c.cost_micro, c.reserved_micro)) FILTER (WHERE c.reserved_at >= date_trunc('day', clock_timestamp(), 'UTC')), 0)::bigint AS day,
+  COALESCE(sum(COALESCE(c.cost_micro, c.reserved_micro)), 0)::bigint AS month
+FROM agents a LEFT JOIN model_calls c ON c.agent = a.name AND c.state <> 'released'
+  AND c.reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')
+WHERE a.name = %(agent)s GROUP BY a.name;
+
+-- name: insert_call | nothing comes back if a call was made for this request before
+INSERT INTO model_calls (id, agent, goal_run, task_run, epoch, lease, request, purpose, model, address, offline, owner, reserved_micro,
+  input_tokens, output_tokens, price_table)
+VALUES (%(id)s, %(agent)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(lease)s, %(request)s, %(purpose)s, %(model)s, %(address)s, %(offline)s,
+  %(owner)s, %(micro)s, %(input_tokens)s, %(output_tokens)s, %(price_table)s)
+ON CONFLICT (request) DO NOTHING RETURNING id;
+
+-- name: debit_goal_run | the worst case
+UPDATE goal_runs SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(goal_run)s;
+
+-- name: debit_lease | the worst case
+UPDATE leases SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(lease)s;
+
+-- name: mark_call_sent | committed before the request leaves; nothing comes back if the call or its lease is over
+UPDATE model_calls c SET state = 'sent', sent_at = clock_timestamp() WHERE c.id = %(id)s AND c.state = 'reserved' AND c.owner = %(owner)s
+  AND (c.lease IS NULL OR EXISTS (SELECT FROM leases l WHERE l.id = c.lease AND l.revoked_at IS NULL AND l.ended_at IS NULL)) RETURNING c.id;
+
+-- name: end_call | settled, released or unknown; nothing comes back if somebody else ended it
+UPDATE model_calls SET state = %(state)s, cost_micro = %(cost)s, input_tokens = %(input)s, output_tokens = %(output)s,
+  cache_read_tokens = %(cache_read)s, cache_write_tokens = %(cache_write)s, http_attempts = %(attempts)s, error = %(error)s,
+  settled_at = clock_timestamp()
+WHERE id = %(id)s AND state IN ('reserved', 'sent') AND owner = %(owner)s
+RETURNING id, goal_run, task_run, lease, reserved_micro;
+
+-- name: settle_goal_run | the worst case back, the cost kept
+UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s;
+
+-- name: settle_lease | the worst case back, cost and tokens kept
+UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
+WHERE id = %(lease)s;
+
+-- name: settle_task_run | what the task has cost over all its attempts
+UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s;
+
+-- name: owners_of_open_calls | which processes have calls under way for this agent
+SELECT DISTINCT owner FROM model_calls WHERE agent = %(agent)s AND state IN ('reserved', 'sent') AND owner <> %(owner)s;
+
+-- name: hold_owner | for as long as this connection lives, this process is alive
+SELECT pg_advisory_lock(hashtextextended('owner ' || %(owner)s, 0));
+
+-- name: owner_is_dead | true if nobody holds its lock
+SELECT pg_try_advisory_xact_lock(hashtextextended('owner ' || %(owner)s, 0)) AS dead;
+
+-- name: open_calls_of | of a dead owner, locked
+SELECT * FROM model_calls WHERE agent = %(agent)s AND owner = %(dead)s AND state IN ('reserved', 'sent') ORDER BY id FOR UPDATE;
+
+-- name: forget_reserved | a call that never left is made anew under a fresh row
+UPDATE model_calls SET request = request || ' (released ' || id::text || ')' WHERE id = %(id)s AND state = 'released';
+
+-- name: message_of | which message asked for a call
+SELECT task_run, epoch, message_id, type FROM processed_messages WHERE idempotency_key = %(request)s;

@@ -1,0 +1,91 @@
+"""Pure rules of the broker: worst case and cost of a call, what fits, which tool results fit the last turn."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+from include.broker.models import Prices, Tier, Usage
+from include.errors import BadInput, BudgetExceeded
+
+COUNT_MARGIN_TOKENS = 64
+COUNT_MARGIN_SHARE = 50
+"""A counted prompt may be off by 64 tokens or one in fifty: the API calls its own count an estimate."""
+
+
+def worst_micro(prices: Prices, input_tokens: int, max_tokens: int) -> int:
+    """The most that a call can cost, in micro-USD: every input token at the dearest price that may apply, every output token used."""
+    dearest = max(max(tier.input, tier.cache_write, tier.cache_write_1h) for tier in prices.tiers)
+    return math.ceil(input_tokens * dearest + max_tokens * max(tier.output for tier in prices.tiers))
+
+
+def cost_micro(prices: Prices, usage: Usage) -> int:
+    """What a call did cost, in micro-USD, rounded up."""
+    tier = _tier(prices, usage.prompt)
+    cost = usage.input_tokens * tier.input + usage.output_tokens * tier.output + usage.cache_read * tier.cache_read
+    cost += (usage.cache_write - usage.cache_write_1h) * tier.cache_write + usage.cache_write_1h * tier.cache_write_1h
+    return math.ceil(cost)
+
+
+def _tier(prices: Prices, prompt_tokens: int) -> Tier:
+    return [tier for tier in prices.tiers if tier.above == 0 or prompt_tokens > tier.above][-1]
+
+
+def worst_input_tokens(body: dict[str, Any], counted: int | None) -> int:
+    """The most input tokens that a body can be: the endpoint's count with a margin, else one token a UTF-8 byte."""
+    if counted is not None:
+        return counted + max(COUNT_MARGIN_TOKENS, counted // COUNT_MARGIN_SHARE)
+    return len(json.dumps(body, ensure_ascii=False).encode())
+
+
+class Limit(NamedTuple):
+    """One bound of spending: what it is called, how much of it there is, what is used or reserved of it."""
+
+    name: str
+    most: int
+    taken: int
+    unit: str  # micro | tokens
+
+
+def must_fit(limits: list[Limit], micro: int, tokens: int) -> None:
+    """Nothing happens if the worst case fits all limits.
+
+    Raises:
+        BudgetExceeded: names the first that it does not fit, and what is left of it.
+    """
+    for limit in limits:
+        wanted = tokens if limit.unit == "tokens" else micro
+        if limit.taken + wanted > limit.most:
+            left = _show(max(0, limit.most - limit.taken), limit)
+            problem = f"the next model call may need {_show(wanted, limit)}, and {left} of {_show(limit.most, limit)} is left"
+            raise BudgetExceeded(limit.name, f"{limit.name}: {problem}. Raise this limit, then clear the task's steps in Airflow.")
+
+
+def _show(value: int, limit: Limit) -> str:
+    return f"{value:,} tokens" if limit.unit == "tokens" else f"${value / 1_000_000:.4f}"
+
+
+def next_user_content(turn: int, last: list[dict[str, Any]] | None, results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """What the worker's request adds to the transcript.
+
+    Args:
+        turn: the turn it asks for, from 1.
+        last: content of the assistant's last message; None at turn 1.
+        results: Messages API tool_result blocks.
+
+    Returns:
+        The new user message's content; None at turn 1, where the task's own prompt stands already.
+
+    Raises:
+        BadInput: the results are not exactly those that the last turn asked for.
+    """
+    asked = [block.get("id") for block in last or [] if block.get("type") == "tool_use"]
+    given = [block.get("tool_use_id") for block in results]
+    if sorted(map(str, asked)) != sorted(map(str, given)) or any(block.get("type") != "tool_result" for block in results):
+        raise BadInput(
+            "results", f"turn {turn} needs results of {asked}, and has results of {given}", "Send one tool_result for each tool_use."
+        )
+    if last is None:
+        return None
+    return results or [{"type": "text", "text": "You called no tool. Go on with the task, or call finish with a summary."}]

@@ -1,0 +1,45 @@
+"""Signatures of envelopes: HMAC-SHA256 over the exact bytes sent, bound to task run and direction."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Literal
+
+Direction = Literal["in", "out"]
+
+_TAG = re.compile(r"[0-9a-f]{64}")
+
+
+def signed_bytes(task_run: str, direction: Direction, body: bytes) -> bytes:
+    """What is signed: the prefix, then length and bytes of each part, so that no two triples give the same bytes."""
+    parts = (task_run.encode(), direction.encode(), body)
+    return b"AIRLOCKv1" + b"".join(b" %d %b" % (len(part), part) for part in parts)
+
+
+def sign(key: bytes, task_run: str, direction: Direction, body: bytes) -> str:
+    """The signature of a body.
+
+    Args:
+        key: the attempt's key of this direction, 32 bytes.
+        task_run: the task run whose stream carries it.
+        direction: ``in`` (broker to worker) or ``out``.
+        body: the exact bytes of the envelope.
+
+    Returns:
+        64 lower-case hex digits.
+    """
+    return hmac.new(key, signed_bytes(task_run, direction, body), hashlib.sha256).hexdigest()
+
+
+def tag_fits(key: bytes, message: bytes, tag: bytes) -> bool:
+    """True if ``tag`` is the whole HMAC-SHA256 of ``message``: exactly 32 bytes, compared in constant time."""
+    return len(tag) == 32 and hmac.compare_digest(hmac.digest(key, message, "sha256"), tag)
+
+
+def verify(key: bytes, task_run: str, direction: Direction, body: bytes, signature: str) -> bool:
+    """True if ``signature`` is exactly 64 lower-case hex digits and signs these bytes under this key."""
+    if not _TAG.fullmatch(signature):
+        return False
+    return tag_fits(key, signed_bytes(task_run, direction, body), bytes.fromhex(signature))

@@ -1,0 +1,207 @@
+"""A yard for the broker's tests: a goal with live leases, workers that speak on the real streams, an offline model, broker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+import yaml
+
+from include.agents import service as agents
+from include.clock import new_id, now
+from include.database.unit_of_work import transaction
+from include.messages import models
+from include.messages.envelopes import make_body, open_envelope
+from include.messages.signatures import sign, verify
+from include.settings import Settings
+from tests.conftest import ROOT, free_port, wait_until
+
+TASK = {"key": "parser", "title": "Parse", "prompt": "Write the parser.", "touches": ["src/**"]}
+PLAN = {"summary": "s", "tasks": [TASK]}
+
+
+class Worker:
+    """A scripted worker: speaks for one attempt on the real streams, as the relay would for it."""
+
+    def __init__(self, yard: Yard, task_run: str, epoch: int, in_key: bytes, out_key: bytes, lease: UUID) -> None:
+        self.task_run, self.epoch, self.in_key, self.out_key, self.lease = task_run, epoch, in_key, out_key, lease
+        self.seq = 0
+        self.streams = yard.relay
+        self.since = now() - timedelta(minutes=1)
+
+    def make(self, payload: models.Wire, seq: int | None = None, key: str | None = None) -> tuple[UUID, bytes, str]:
+        """A signed message: its id, bytes and signature."""
+        if seq is None:
+            self.seq += 1
+            seq = self.seq
+        id_ = new_id()
+        _, body = make_body(id_, self.task_run, self.epoch, seq, key or str(id_), payload, None, now())
+        return id_, body, sign(self.out_key, self.task_run, "out", body)
+
+    def put(self, body: bytes, signature: str) -> None:
+        self.streams.xadd(f"task:{self.task_run}:out", {"e": body, "s": signature})
+
+    def tell(self, payload: models.Wire) -> UUID:
+        id_, body, signature = self.make(payload)
+        self.put(body, signature)
+        return id_
+
+    def inbox(self) -> list[Any]:
+        """All messages of this attempt so far, each checked as a worker does."""
+        entries = self.streams.xread({f"task:{self.task_run}:in": "0-0"})
+        rows = (entries.items() if isinstance(entries, dict) else entries) if entries else []
+        found = []
+        for _, batch in rows:
+            for _, fields in batch if not batch or len(batch[0]) == 2 else batch[0]:
+                signature = fields[b"s"].decode()
+                if not verify(self.in_key, self.task_run, "in", fields[b"e"], signature):
+                    continue  # an older attempt's, until the broker has deleted it: a worker passes over it
+                found.append(open_envelope("in", fields[b"e"], signature, self.in_key, self.task_run, self.epoch, self.since, now()))
+        return found
+
+    def reply_to(self, id_: UUID, seconds: float = 20) -> Any:
+        return wait_until(f"an answer to {id_}", lambda: next((m for m in self.inbox() if m.reply_to == id_), None), seconds)
+
+    def ask(self, payload: models.Wire, seconds: float = 20) -> Any:
+        return self.reply_to(self.tell(payload), seconds).payload
+
+    def wait_for(self, type_: str, seconds: float = 20) -> Any:
+        return wait_until(f"a {type_}", lambda: next((m for m in self.inbox() if m.type == type_), None), seconds)
+
+
+class Yard:
+    """Rows in the database, and processes beside it."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.relay = redis.Redis.from_url(settings.valkey_url("relay"))
+        self.broker_streams = redis.Redis.from_url(settings.valkey_url("broker"))
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.model_port = free_port()
+        with transaction("owner") as connection:
+            agents.seed(connection)
+            connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
+            connection.execute("INSERT INTO nodes VALUES ('local', 99, 'bubblewrap')")
+
+    def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        with transaction("owner") as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def one(self, statement: str, *values: Any) -> Any:
+        return next(iter(self.rows(statement, *values)[0].values()))
+
+    def goal_run(
+        self, budget_micro: int = 5_000_000, plan: dict[str, Any] = PLAN, agent: str = "jarvis", text: str = "Add a parser"
+    ) -> str:
+        goal, id_ = new_id(), f"g{secrets.token_hex(6)}"
+        document = json.dumps(plan)
+        with transaction("owner") as connection:
+            connection.execute(
+                "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing,"
+                " idempotency_key, request_sha256, created_by)"
+                " VALUES (%s, %s, 't', %s, 'sample', 'main', %s, %s, 600, 'per_goal', %s, 'h', 'me')",
+                [goal, id_, text, agent, budget_micro, id_],
+            )
+            digest = hashlib.sha256(document.encode()).hexdigest()
+            seq = connection.execute(
+                "INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, %s, %s) RETURNING seq", [goal, digest, document]
+            ).fetchone()["seq"]  # type: ignore[index]
+            connection.execute(
+                "INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)"
+                " VALUES (%s, %s, %s, 'r', %s, 'airlock/x', %s, now() + interval '1 hour')",
+                [id_, goal, id_, seq, budget_micro],
+            )
+        return id_
+
+    def attempt(
+        self, goal_run: str | None = None, key: str = "parser", epoch: int = 1, max_tokens: int = 200_000, max_micro: int = 1_000_000
+    ) -> Worker:
+        goal_run = goal_run or self.goal_run()
+        task_run, lease = f"{goal_run}-{key}", new_id()
+        in_key, out_key = secrets.token_bytes(32), secrets.token_bytes(32)
+        with transaction("owner") as connection:
+            connection.execute(
+                "INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", [task_run, goal_run, key]
+            )
+            connection.execute("ALTER TABLE task_runs DISABLE TRIGGER guard")
+            connection.execute("UPDATE task_runs SET state = 'LEASED', epoch = %s WHERE id = %s", [epoch, task_run])
+            connection.execute("ALTER TABLE task_runs ENABLE TRIGGER guard")
+            connection.execute(
+                "INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, %s, 'local', 'bubblewrap')", [task_run, epoch]
+            )
+            connection.execute(
+                "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, capabilities, input_commit, max_tokens, max_micro,"
+                " ti_id, expires_at) VALUES (%s, 'work', %s, %s, %s, %s, 'local', '{test,git-commit}', 'c', %s, %s, 'ti',"
+                " now() + interval '15 minutes')",
+                [lease, f"airlock-{task_run}-{epoch}", goal_run, task_run, epoch, max_tokens, max_micro],
+            )
+            connection.execute("INSERT INTO attempt_keys VALUES (%s, %s, %s)", [lease, in_key, out_key])
+        return Worker(self, task_run, epoch, in_key, out_key, lease)
+
+    # -- processes -------------------------------------------------------------------------------------------------------
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        number = len(self.children)
+        log = (self.folder / f"{number}.log").open("wb")
+        env = {**os.environ, "AIRLOCK_OFFLINE": "true", "AIRLOCK_OFFLINE_PORT": str(self.model_port), **environment}
+        child = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=log, stderr=log)
+        self.children.append(child)
+        return child
+
+    def model(self, playbook: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """An offline model that plays this playbook, up and listening."""
+        file = self.folder / f"{secrets.token_hex(4)}.yaml"
+        file.write_text(yaml.safe_dump({"goal_matches": ".", **playbook}))
+        child = self.start("-m", "include.local.offline_model", "--port", str(self.model_port), "--playbooks", str(file))
+        wait_until("the offline model listens", lambda: _listens(self.model_port) or child.poll() is not None, 30)
+        assert child.poll() is None, (self.folder / f"{self.children.index(child)}.log").read_text()
+        return child
+
+    def broker(self, agent: str = "jarvis", **environment: str) -> subprocess.Popen[bytes]:
+        """A broker process, at work."""
+        child = self.start("-m", "include.broker", "--agent", agent, **environment)
+        log = self.folder / f"{self.children.index(child)}.log"
+        wait_until("the broker is at work", lambda: "is at work" in log.read_text() or child.poll() is not None, 40)
+        assert child.poll() is None, log.read_text()
+        return child
+
+    def log(self, child: subprocess.Popen[bytes]) -> str:
+        return (self.folder / f"{self.children.index(child)}.log").read_text()
+
+    def close(self) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGKILL)
+            child.wait(10)
+
+
+def _listens(port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def yard(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Yard]:
+    """A yard of one test; its processes die with it, and their logs are shown when it failed."""
+    yard = Yard(settings, tmp_path)
+    yield yard
+    yard.close()
+    for file in sorted(tmp_path.glob("*.log")):
+        print(f"--- {file.name}\n{file.read_text()[-6000:]}")
