@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,7 +34,7 @@ class Facts(BaseModel):
     tests: int = Field(description="Test ids with an outcome.")
     passed: int
     new_failures: int = Field(description="Failed or error now, and not so in the base's own run.")
-    gone_tests: int = Field(description="Ids of the base's run that are absent now.")
+    gone_tests: int = Field(description="Ids of the base's run that are absent now, or that ran then and are skipped now.")
     files_changed: int
     outside_touches: int = Field(description="Changed paths that no glob of the task allows.")
     cost_micro: int = Field(description="Settled cost of the attempt, micro-USD.")
@@ -42,3 +43,38 @@ class Facts(BaseModel):
     gone_test_names: tuple[str, ...] = ()
     outside_paths: tuple[str, ...] = ()
     problem: str = ""
+
+
+class Finding(BaseModel):
+    """One expectation that did not hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expectation: str = Field(description="Its id in the suite.")
+    message: str = Field(description="What to do, in words.")
+    severity: Literal["critical", "warning"] = "critical"
+
+
+class Verdict(BaseModel):
+    """A question to the gatekeeper and, once ``green`` is not null, its answer. It never changes again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: UUID
+    goal_run: str
+    task_run: str | None
+    epoch: int | None
+    tree: str
+    suite: str
+    facts: dict[str, Any]
+    green: bool | None
+    findings: tuple[Finding, ...] = ()
+
+
+class BaseResult(BaseModel):
+    """The base's own test run: its failures are known failures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tests: dict[str, Outcome]
+    problem: str | None = Field(description="Why nothing can be judged by this base, else null.")

@@ -1,0 +1,99 @@
+"""Store typed results, each once, under the hash of its canonical bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel
+
+from include.artifacts.models import ARTIFACT, CostReport, FileDiff, Log, TestFailure, TestResult
+from include.clock import new_id
+from include.database.queries import load
+from include.database.unit_of_work import Connection
+from include.gate.models import TestReport
+from include.messages.strict_json import storable
+from include.repository.models import FileChange
+
+Source = Literal["worker", "verifier", "broker", "warden"]
+MAX_DIFFS = 200
+"""File diffs that are stored of one verification; the rest is in git."""
+_LANGUAGES = {".py": "python", ".md": "markdown", ".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".js": "javascript",
+              ".ts": "typescript", ".sh": "shell", ".sql": "sql", ".html": "html", ".css": "css", ".txt": "text"}  # fmt: skip
+_SQL = load(__file__)
+
+
+def canonical(artifact: BaseModel) -> bytes:
+    """The bytes that an artifact's hash is of: JSON, sorted keys, no spaces, ASCII."""
+    return json.dumps(storable(artifact.model_dump(mode="json")), sort_keys=True, separators=(",", ":")).encode()
+
+
+def store(
+    connection: Connection, goal_run: str, task_run: str | None, epoch: int | None, source: Source, tree: str | None, artifact: BaseModel
+) -> str:
+    """Keep one typed result; the same bytes again change nothing.
+
+    Args:
+        source: who says so.
+        tree: the tree that it speaks of, or None.
+
+    Returns:
+        The sha256 of its canonical bytes.
+    """
+    data = canonical(artifact)
+    sha256 = hashlib.sha256(data).hexdigest()
+    values = {"goal_run": goal_run, "task_run": task_run, "epoch": epoch, "source": source, "tree": tree, "sha256": sha256}
+    stored = json.loads(data)
+    connection.execute(_SQL.insert_artifact, values | {"id": new_id(), "type": stored.pop("type"), "data": Jsonb(stored)})
+    return sha256
+
+
+def of_attempt(connection: Connection, goal_run: str, task_run: str | None, epoch: int | None) -> list[tuple[str, BaseModel]]:
+    """All typed results of an attempt (or, without one, of the goal run's landing): (source, artifact)."""
+    rows = connection.execute(_SQL.artifacts_of, {"goal_run": goal_run, "task_run": task_run, "epoch": epoch})
+    return [(row["source"], ARTIFACT.validate_python({"type": row["type"], **row["data"]})) for row in rows if row["type"] != "review"]
+
+
+def store_verification(
+    connection: Connection,
+    goal_run: str,
+    task_run: str | None,
+    epoch: int | None,
+    tree: str,
+    changes: Sequence[FileChange],
+    report: TestReport,
+) -> None:
+    """Keep what a verification found: the diffs, the test result, the end of the tests' output, and what the attempt cost."""
+    found: list[BaseModel] = [*map(_diff, changes[:MAX_DIFFS]), _tests(report)]
+    if report.output:
+        found.append(Log(source="test", text=report.output, level="error" if report.problem else "info"))
+    for artifact in found:
+        store(connection, goal_run, task_run, epoch, "verifier", tree, artifact)
+    for row in connection.execute(_SQL.spent, {"task_run": task_run, "epoch": epoch}).fetchall():
+        store(connection, goal_run, task_run, epoch, "broker", tree, CostReport(**row))
+
+
+def _diff(change: FileChange) -> FileDiff:
+    language = _LANGUAGES.get(PurePosixPath(change.path).suffix, "")
+    counts: dict[str, Any] = {"lines_added": change.additions, "lines_removed": change.deletions}
+    return FileDiff(path=change.path, action=change.action, diff=change.patch, language=language, **counts)
+
+
+def _tests(report: TestReport) -> TestResult:
+    outcomes = list(report.tests.values())
+    failures = [
+        TestFailure(test_name=name[:4096], outcome=outcome) for name, outcome in report.tests.items() if outcome in ("failed", "error")
+    ]
+    return TestResult(
+        exit_code=report.exit_code,
+        passed=outcomes.count("passed"),
+        failed=len(failures),
+        skipped=outcomes.count("skipped"),
+        duration_ms=report.duration_ms,
+        failures=tuple(failures[:50]),
+        problem=(report.problem or "")[:4000],
+    )

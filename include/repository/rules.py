@@ -1,0 +1,149 @@
+"""What git prints and what a bundle's header says, read strictly; and which paths a worker may not touch. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal, NamedTuple
+
+from include.errors import BundleRefused
+
+MAX_FILES = 2_000
+MAX_BLOB_BYTES = 5 * 1024 * 1024
+MAX_TOTAL_BYTES = 50 * 1024 * 1024
+MAX_BUNDLE_BYTES = 64 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+BRANCH = "refs/heads/task"
+
+Action = Literal["created", "modified", "deleted"]
+_ACTIONS: dict[str, Action] = {"A": "created", "D": "deleted"}
+_SYMLINK, _SUBMODULE = "120000", "160000"
+_MODES = frozenset({"000000", "100644", "100755", _SYMLINK})
+_HARMLESS = frozenset({".gitignore", ".gitkeep"})
+_PROTECTED = frozenset({
+    ".circleci", ".travis.yml", ".drone.yml", ".woodpecker", ".woodpecker.yml", ".buildkite", "azure-pipelines.yml",
+    "bitbucket-pipelines.yml", "jenkinsfile",
+})  # fmt: skip
+_HEADER = re.compile(rb"# v2 git bundle\n((?:-[0-9a-f]{40}(?: [^\n]*)?\n)*)([0-9a-f]{40}) ([^\n]+)\n\n")
+
+
+class Header(NamedTuple):
+    """The head of a bundle: its one tip, what it builds on, and where the pack begins."""
+
+    tip: str
+    prerequisites: tuple[str, ...]
+    length: int
+
+
+class RawChange(NamedTuple):
+    """One line of a raw diff."""
+
+    path: str
+    action: Action
+    mode: str
+    blob: str
+
+
+def bundle_header(start: bytes) -> Header:
+    """Read the head of a version 2 bundle.
+
+    Args:
+        start: the first ``MAX_HEADER_BYTES`` of the file.
+
+    Raises:
+        BundleRefused: it is anything else than one ref ``refs/heads/task`` on top of prerequisites.
+    """
+    found = _HEADER.match(start)
+    if found is None:
+        raise BundleRefused("the hand-in is not a git bundle of version 2 with exactly one ref")
+    if found[3] != BRANCH.encode():
+        raise BundleRefused(f"the bundle brings {found[3][:100].decode(errors='replace')!r} instead of {BRANCH}")
+    builds_on = tuple(line[1:41].decode() for line in found[1].splitlines())
+    return Header(found[2].decode(), builds_on, found.end())
+
+
+def raw_changes(out: bytes) -> list[RawChange]:
+    """Read ``diff-tree --raw -z --no-renames --full-index``."""
+    records = out.split(b"\0")
+    found = []
+    for head, path in zip(records[::2], records[1::2], strict=False):
+        _, mode, _, blob, status = head.decode().split(" ")
+        found.append(RawChange(_text(path), _ACTIONS.get(status[0], "modified"), mode, blob))
+    return found
+
+
+def numstat(out: bytes) -> dict[str, tuple[int, int]]:
+    """Read ``diff-tree --numstat -z``: path to added and deleted lines; a binary file counts 0."""
+    rows = (record.split(b"\t", 2) for record in out.split(b"\0") if record)
+    return {_text(path): (int(added) if added != b"-" else 0, int(gone) if gone != b"-" else 0) for added, gone, path in rows}
+
+
+def patches(out: bytes, longest: int) -> list[str]:
+    """Cut ``diff-tree --patch`` into the patch of each file, in git's order, each capped at ``longest`` characters."""
+    text = out.decode("utf-8", errors="replace").replace("\0", "\ufffd")
+    starts = [found.start() for found in re.finditer(r"^diff --git ", text, re.MULTILINE)]
+    parts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [part if len(part) <= longest else part[:longest] + "\n(cut)\n" for part in parts]
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", errors="replace").replace("\0", "\ufffd")
+
+
+def check_path(path: bytes) -> None:
+    """Refuse a path that no worker may change.
+
+    Raises:
+        BundleRefused: it is not plain text, or it is protected.
+    """
+    try:
+        text = path.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BundleRefused(f"the path {path!r} is not UTF-8") from None
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text):
+        raise BundleRefused(f"the path {text!r} holds a control character")
+    for part in text.split("/"):
+        if _is_protected(part):
+            raise BundleRefused(f"{text!r} is protected: a worker may not change git's, GitHub's or CI's own files")
+
+
+def _is_protected(part: str) -> bool:
+    # As file systems that fold case and drop invisible letters, trailing dots and spaces would read it.
+    folded = (
+        "".join(letter for letter in unicodedata.normalize("NFKC", part) if unicodedata.category(letter) != "Cf").casefold().rstrip(". ")
+    )
+    if part in _HARMLESS:
+        return False
+    return folded.startswith((".git", "git~")) or folded in _PROTECTED or folded in ("", ".", "..")
+
+
+def check_mode(change: RawChange) -> None:
+    """Refuse submodules and modes that git itself would not write.
+
+    Raises:
+        BundleRefused: the mode is not a file's, a program's or a symbolic link's.
+    """
+    if change.mode == _SUBMODULE:
+        raise BundleRefused(f"{change.path!r} is a submodule; submodules are not taken from workers")
+    if change.mode not in _MODES:
+        raise BundleRefused(f"{change.path!r} has the mode {change.mode}")
+
+
+def is_symlink(change: RawChange) -> bool:
+    """True if the path becomes a symbolic link."""
+    return change.mode == _SYMLINK
+
+
+def check_link(path: str, target: bytes) -> None:
+    """Refuse a symbolic link that leaves the tree, by its text alone: ``..`` only at the start, and not above the root.
+
+    Raises:
+        BundleRefused: it leaves the tree, or could by way of another link.
+    """
+    parts = target.split(b"/")
+    up = next((number for number, part in enumerate(parts) if part != b".."), len(parts))
+    leaves = target.startswith(b"/") or up > path.count("/") or b".." in parts[up:]
+    if leaves or not target or any(part.lower().startswith(b".git") for part in parts):
+        raise BundleRefused(f"the symbolic link {path!r} points out of the tree, to {target[:200]!r}")
+    if any(letter < 32 or letter == 127 for letter in target):
+        raise BundleRefused(f"the symbolic link {path!r} points to a name with a control character")
