@@ -45,6 +45,6 @@ def migrate(settings: Settings) -> None:
         command.upgrade(config, "head")
         connection.commit()
     engine.dispose()
-    with psycopg.connect(settings.dsn("owner")) as connection, connection.cursor() as cursor:
+    with psycopg.connect(settings.dsn("owner")) as owner, owner.cursor() as cursor:
         cursor.execute("DELETE FROM transitions")
         cursor.executemany("INSERT INTO transitions VALUES (%s, %s, %s)", TRANSITIONS)

@@ -22,7 +22,9 @@ AsyncConnection = psycopg.AsyncConnection[dict[str, Any]]
 def _translate(error: psycopg.Error) -> Exception:
     if error.sqlstate == "AL001":
         return IllegalTransition(str(error).splitlines()[0])
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+    if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+        return Unavailable(f"PostgreSQL broke a tie between two transactions ({str(error).splitlines()[0]}); the same again will do.")
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))):
         return Unavailable(f"PostgreSQL does not answer ({str(error).strip()}). Look at `./airlock status`, then `./airlock up`.")
     return error
 

@@ -40,7 +40,7 @@ def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
     end = time.monotonic() + PATIENCE_S
     said = ""
     while True:
-        result = advance()
+        result = _patiently(operator, advance)
         if not isinstance(result, NotYet):
             return result
         if result.words != said:
@@ -50,6 +50,17 @@ def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
             if time.monotonic() > end:
                 operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject), method_name="resume")
             time.sleep(0.15)
+
+
+def _patiently(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
+    """An outage is waited out for a while: what ``advance`` does is idempotent."""
+    for pause in (0.5, 1, 2, 4, 8, 15):
+        try:
+            return advance()
+        except Unavailable as error:
+            operator.log.warning("%s Trying again in %s s.", error, pause)
+            time.sleep(pause)
+    return advance()
 
 
 def _ready(what: NotYet) -> bool:
@@ -66,7 +77,7 @@ class WaitTrigger(BaseTrigger):
     """Fires when a query of this folder's queries.sql says true for its subject."""
 
     def __init__(self, query: str, subject: str, **_: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.query = query
         self.subject = subject
 

@@ -32,11 +32,11 @@ SELECT %(id)s, g.id, g.dag_id, %(run_id)s, (SELECT max(seq) FROM plans WHERE goa
 FROM goals g WHERE g.id = %(goal)s
 ON CONFLICT (dag_id, run_id) DO NOTHING
 
--- name: lock_run | the goal run of a DAG run, locked until the transaction ends
+-- name: run | the goal run of a DAG run
 SELECT r.*, g.title, g.repository, g.base_branch, g.agent, g.landing, g.text AS goal_text,
        clock_timestamp() > r.deadline_at AS late, r.budget_micro - r.spent_micro - r.reserved_micro AS left_micro,
        extract(epoch FROM r.deadline_at - clock_timestamp())::float AS seconds_left
-FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.dag_id = %(dag_id)s AND r.run_id = %(run_id)s FOR UPDATE OF r
+FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.dag_id = %(dag_id)s AND r.run_id = %(run_id)s
 
 -- name: set_run_state | a transition; the trigger refuses what the table of transitions does not hold
 UPDATE goal_runs SET state = %(state)s, reason = %(reason)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END WHERE id = %(goal_run)s

@@ -21,8 +21,11 @@ def new_run_id() -> str:
     return f"g{secrets.token_hex(6)}"
 
 
-def run_of(connection: Connection, dag_id: str, run_id: str) -> dict[str, Any]:
+def run_of(connection: Connection, dag_id: str, run_id: str, lock: bool = True) -> dict[str, Any]:
     """The goal run of a DAG run, locked; made at first sight, for runs that people or a schedule started in Airflow.
+
+    Args:
+        lock: False for a look that changes nothing of the goal run.
 
     Returns:
         The row of ``goal_runs`` with the goal's title, repository, base_branch, agent, landing, goal_text, and ``late``, ``left_micro``,
@@ -31,13 +34,14 @@ def run_of(connection: Connection, dag_id: str, run_id: str) -> dict[str, Any]:
     Raises:
         NotFound: no goal has this DAG.
     """
-    row = connection.execute(_SQL.lock_run, {"dag_id": dag_id, "run_id": run_id}).fetchone()
+    statement = f"{_SQL.run} FOR UPDATE OF r" if lock else _SQL.run
+    row = connection.execute(statement, {"dag_id": dag_id, "run_id": run_id}).fetchone()
     if row is None:
         goal = connection.execute(_SQL.goal_by_dag, {"dag_id": dag_id}).fetchone()
         if goal is None:
             raise NotFound(f"no goal has the DAG {dag_id}; it may have been made by another installation")
         connection.execute(_SQL.insert_run, {"id": new_run_id(), "goal": goal["id"], "run_id": run_id})
-        row = connection.execute(_SQL.lock_run, {"dag_id": dag_id, "run_id": run_id}).fetchone()
+        row = connection.execute(statement, {"dag_id": dag_id, "run_id": run_id}).fetchone()
         assert row is not None
     return row
 

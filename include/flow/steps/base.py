@@ -51,7 +51,8 @@ class Step(BaseOperator):
             ask_door(ti.dag_id, context["run_id"], str(decided.id), str(ti.id), timeout=DOOR_PATIENCE_S)
         except Unavailable as error:
             self.log.warning("%s Asking on from the triggerer.", error)
-            self.defer(trigger=ReworkTrigger(rework=str(decided.id)), method_name="resume")
+            trigger = ReworkTrigger(dag_id=ti.dag_id, run_id=context["run_id"], rework=str(decided.id), ti_id=str(ti.id))
+            self.defer(trigger=trigger, method_name="resume")
 
 
 def fail(words: str) -> NoReturn:

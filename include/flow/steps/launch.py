@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import BaseOperatorLink, XCom
+from airflow.sdk import BaseOperatorLink
 
 from include.flow.steps.base import Step
 from include.flow.trigger_run import trigger_goal_run
@@ -12,18 +12,13 @@ from include.settings import settings
 
 
 class GoalLink(BaseOperatorLink):
-    """A button on the step that leads to the goal's run."""
+    """A button on the step that leads to the goal's run; the worker stores the address when the step ends."""
 
     name = "Goal"
 
-    @property
-    def xcom_key(self) -> str:
-        """Where ``launch`` leaves the address."""
-        return "goal_address"
-
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002
         """The address of the goal's run in the UI."""
-        return XCom.get_value(key=self.xcom_key, ti_key=ti_key) or ""
+        return str(getattr(operator, "goal_address", ""))
 
 
 class LaunchStep(Step):
@@ -35,7 +30,6 @@ class LaunchStep(Step):
         """Trigger; the same run id twice is one run."""
         where = context["ti"].xcom_pull(task_ids="intake")
         trigger_goal_run(where["dag_id"], where["run_id"], {})
-        address = f"/dags/{where['dag_id']}/runs/{where['run_id']}"
-        context["ti"].xcom_push(key="goal_address", value=address)
-        self.log.info("Started: %s%s", settings().api_url, address)
+        self.goal_address = f"/dags/{where['dag_id']}/runs/{where['run_id']}"
+        self.log.info("Started: %s%s", settings().api_url, self.goal_address)
         return where

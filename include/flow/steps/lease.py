@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
 from include.database.unit_of_work import pooled_transaction
 from include.errors import Unavailable
-from include.flow.rework_trigger import rework_until_cleared
+from include.flow.rework_trigger import ask_until_cleared
 from include.flow.steps.base import fail
 from include.goals import service as goals
 from include.settings import settings
@@ -28,7 +28,7 @@ class LeaseTrigger(BaseTrigger):
     """Watches one attempt: stamps it, shows milestones, and ends when our tables say so."""
 
     def __init__(self, task_key: str, **_: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.task_key = task_key
         self._after = 0
         self._shown = 0
@@ -38,6 +38,10 @@ class LeaseTrigger(BaseTrigger):
         """Only the key is kept: stored DAGs freeze these arguments, all else is read from PostgreSQL."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {"task_key": self.task_key}
 
+    def _ti(self) -> Any:
+        """The lease step's task instance, which the triggerer sets."""
+        return self.task_instance
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the attempt is over; a rework asks the door and then waits to be cleared."""
         while True:
@@ -45,17 +49,18 @@ class LeaseTrigger(BaseTrigger):
             if seen is not None:
                 self._show(seen)
                 if seen.rework is not None:
-                    await rework_until_cleared(str(seen.rework.id), self.task_instance)
+                    ti = self._ti()
+                    await ask_until_cleared(ti.dag_id, ti.run_id, str(seen.rework.id), str(ti.id))
                 elif seen.outcome != "working":
                     yield TriggerEvent({"outcome": seen.outcome, "words": seen.words})
                     return
             await asyncio.sleep(WATCH_S)
 
     def _look(self) -> Seen | None:
-        ti = self.task_instance
+        ti = self._ti()
         try:
             with pooled_transaction("airflow") as connection:
-                run = goals.run_of(connection, ti.dag_id, ti.run_id)
+                run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
                 return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after)
         except Unavailable as error:
             self.log.warning("%s Still watching.", error)
@@ -79,9 +84,9 @@ class LeaseTrigger(BaseTrigger):
         await asyncio.to_thread(self._killed)
 
     def _killed(self) -> None:
-        ti = self.task_instance
+        ti = self._ti()
         with pooled_transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, ti.run_id)
+            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
             if watching.killed_by_person(connection, run["id"], self.task_key, str(ti.id), self._epoch):
                 self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
 

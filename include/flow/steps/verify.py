@@ -10,8 +10,10 @@ from include.flow.steps.base import Step, fail
 from include.flow.verification import Asked, tested
 from include.flow.waiting import NotYet
 from include.gate.models import TestReport
-from include.merge import verification as handin
-from include.merge.verification import Candidate, Failed
+from include.goals import service as goals
+from include.merge import candidates
+from include.merge.candidates import Failed, NotVerifiable, Opened
+from include.repository.models import Candidate
 from include.settings import settings
 from include.tasks import service as tasks
 from include.tasks.models import Failure, TaskRunState
@@ -22,34 +24,34 @@ class VerifyStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Go on from what is stored."""
-        ti_id = str(context["ti"].id)
+        ti = context["ti"]
+        with transaction("airflow") as connection:
+            run = goals.run_of(connection, ti.dag_id, context["run_id"])
+            document = goals.plan_of(connection, run["id"]) or ""
+            opened = candidates.open_attempt(connection, settings(), run, document, self.task_key)
+        if isinstance(opened, NotVerifiable):
+            return self._say(opened)
+        found = candidates.candidate(settings(), opened)
+        result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
+        if isinstance(result, NotYet):
+            return result
         try:
-            with transaction("airflow") as connection:
-                opened = handin.open_attempt(connection, context["ti"].dag_id, context["run_id"], self.task_key)
-            if isinstance(opened, str):
-                return self._not_to_be_verified(opened)
-            candidate = handin.candidate(settings(), opened)
-            result = candidate if isinstance(candidate, Failed) else self._judge(opened, candidate, ti_id)
-            if isinstance(result, NotYet):
-                return result
-            with transaction("airflow") as connection:
-                if not isinstance(result, Failed):
-                    tasks.set_state(connection, opened.task_run, TaskRunState.MERGE_QUEUE)
-                    return result
-                decided = tasks.fail_attempt(
-                    connection, settings(), opened.task_run, opened.epoch, ti_id, result.failure, result.reason, result.feedback
-                )
+            self._settle(context, opened, result)
         except StaleEpoch as error:
             self.log.warning("%s", error)
-            return None
-        self.carry_out(context, decided)
         return None
 
-    def _judge(self, opened: handin.Opened, candidate: Candidate, ti_id: str) -> NotYet | Failed | str:
-        asked = Asked(opened.goal_run, opened.repository, candidate.commit, ti_id, opened.task_run, opened.epoch)
+    def _say(self, why: NotVerifiable) -> None:
+        if not why.fine:
+            fail(why.words)
+        self.log.info(why.words)
+
+    def _judge(self, opened: Opened, found: Candidate, ti_id: str) -> NotYet | Failed | None:
+        """None: green."""
         with transaction("airflow") as connection:
-            verdict = handin.verdict(connection, opened, candidate)
+            verdict = candidates.verdict(connection, opened, found)
         if verdict is None:
+            asked = Asked(opened.run["id"], opened.run["repository"], found.commit, ti_id, opened.task_run, opened.epoch)
             try:
                 report = tested(settings(), asked)
             except SandboxFailed as error:
@@ -57,16 +59,20 @@ class VerifyStep(Step):
             if not isinstance(report, TestReport):
                 return report
             with transaction("airflow") as connection:
-                verdict = handin.request_verdict(connection, settings(), opened, candidate, report)
+                verdict = candidates.request_verdict(connection, settings(), opened, found, report)
         if verdict.green is None:
             return NotYet("judged", str(verdict.id), "Waiting for the gatekeeper's verdict.")
         if not verdict.green:
-            return handin.red(verdict)
-        self.log.info("Green: tree %s passed the suite %s.", candidate.tree[:12], verdict.suite)
-        return candidate.tree
+            return candidates.red(verdict)
+        self.log.info("Green: tree %s passed the suite %s.", found.tree[:12], verdict.suite)
+        return None
 
-    def _not_to_be_verified(self, words: str) -> None:
-        if words.startswith("fine: "):
-            self.log.info(words.removeprefix("fine: "))
-            return
-        fail(words)
+    def _settle(self, context: Any, opened: Opened, failed: Failed | None) -> None:
+        with transaction("airflow") as connection:
+            if failed is None:
+                tasks.lock_by_id(connection, opened.task_run, opened.epoch)
+                tasks.set_state(connection, opened.task_run, TaskRunState.MERGE_QUEUE)
+                return
+            ti_id = str(context["ti"].id)
+            decided = tasks.fail_attempt(connection, settings(), opened.task_run, opened.epoch, ti_id, *failed)
+        self.carry_out(context, decided)
