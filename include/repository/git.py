@@ -30,11 +30,6 @@ _CONFIGURATION = (
 _SMALL_WINDOWS = ("core.packedGitWindowSize=32m", "core.packedGitLimit=256m")  # a mirror larger than the memory limit stays readable
 # Seconds, KiB, blocks of 512 bytes.
 _LIMITED = ("/bin/sh", "-c", 'ulimit -t 5 && ulimit -v 1048576 && ulimit -f 524288 && exec git "$@"', "airlock-git")
-    "/bin/sh",
-    "-c",
-    'ulimit -t 5 && ulimit -v 1048576 && ulimit -f 524288 && exec git "$@"',
-    "airlock-git",
-)  # s, KiB, 512-byte blocks
 
 
 def run(
