@@ -36,6 +36,15 @@ def docker_problem(docker_host: str) -> str:
     return "" if answer.status_code == 200 else f"{path} answers {answer.status_code}"
 
 
+def _image_problem(settings: Settings) -> str:
+    has_image = ["docker", "--host", settings.docker_host, "image", "inspect", settings.image]
+    if not shutil.which("docker"):
+        return "the docker command is not installed"
+    if shutil.which("mmdebstrap") or subprocess.run(has_image, capture_output=True, check=False).returncode == 0:
+        return ""
+    return f"the image {settings.image} is missing, and mmdebstrap, which makes it, is not installed"
+
+
 def bubblewrap_problem() -> str:
     """Why bubblewrap cannot be used; empty when it makes a sandbox."""
     binary = shutil.which("bwrap")
@@ -49,6 +58,8 @@ def bubblewrap_problem() -> str:
 def sandboxes(settings: Settings) -> Check:
     """Which engine will hold the workers."""
     docker = docker_problem(settings.docker_host) if settings.engine in ("auto", "docker") else "not asked for"
+    if not docker:
+        docker = _image_problem(settings)
     if not docker:
         return Check("sandboxes", True, "Docker answers: workers run in containers.")
     if settings.engine == "docker":

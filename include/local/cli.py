@@ -69,7 +69,7 @@ def status() -> None:
     known = control.state(settings.home)
     shown = Table(title=f"Airlock is {known.get('state', 'starting')} · {settings.home}", title_justify="left")
     for column in ("process", "state", "pid", "restarts", "up for", "address"):
-        shown.add_column(column)
+        shown.add_column(column, overflow="fold")
     for name, child in known.get("processes", {}).items():
         age = f"{time.time() - child['since']:.0f} s" if child["since"] and child["pid"] else ""
         shown.add_row(name, child["state"], str(child["pid"] or ""), str(child["restarts"]), age, child["address"])
@@ -120,10 +120,7 @@ def examine(
     settings = load()
     if leftovers:
         found = doctor.leftovers(settings)
-        print(", ".join(f"{len(names)} {kind}" for kind, names in found.items()))
-        for kind, names in found.items():
-            for name in names:
-                print(f"  {kind}: {name}")
+        print(", ".join(f"{count} {kind}" for kind, count in found.items()))
         raise typer.Exit(1 if any(found.values()) else 0)
     rows = checks.run(settings)
     for check in rows:
@@ -159,7 +156,7 @@ def build_image() -> None:
     settings = load()
     if problem := checks.docker_problem(settings.docker_host):
         raise BadInput("docker", problem, "Start dockerd; without Docker no image is needed, workers run in bubblewrap.")
-    image.ensure(settings)
+    image.build_image(settings)
     print(f"{settings.image} is there.")
 
 

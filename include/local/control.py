@@ -171,5 +171,5 @@ def require_up(home: Path) -> Settings:
         BadInput: nothing runs in this home.
     """
     if supervisor_pid(home) is None:
-        raise BadInput("airlock", f"nothing runs in {home}", "Run `./airlock up` first.")
+        raise BadInput("home", f"nothing runs in {home}", "Run `./airlock up` first.")
     return load(home)

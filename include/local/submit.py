@@ -143,6 +143,10 @@ def submit(settings: Settings, request: GoalRequest, patience_s: float = 120.0) 
     """
     airflow, run_id, body = Airflow(settings), dag_run_id(request.key), conf(request)
     answer = airflow.trigger(DAG, run_id, body)
+    parsed_by = time.monotonic() + 30
+    while answer.status_code == 404 and time.monotonic() < parsed_by:  # just started: the DAG processor has not come to it yet
+        time.sleep(0.5)
+        answer = airflow.trigger(DAG, run_id, body)
     if answer.status_code == 409:
         _refuse_another_body(airflow, run_id, request, body)
     elif answer.status_code not in (200, 201):

@@ -188,6 +188,8 @@ class Supervisor:
             self._stop_child(child)
         self._reap_orphans()
         leftovers.stop(self.home, patience_s=4)
+        for path in (self.home / "run").glob("*.sock"):
+            path.unlink()
         self._write("down")
 
     def _stop_child(self, child: Child) -> None:

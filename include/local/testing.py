@@ -50,4 +50,4 @@ def _ensure_image(say: Say) -> None:
         return
     from include.sandbox import image
 
-    image.ensure(settings)
+    image.build_image(settings)

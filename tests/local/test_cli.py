@@ -1,0 +1,213 @@
+"""The command line: every command is documented, every error is one line that says what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from include.database.unit_of_work import transaction
+from include.errors import BadInput, NotFound
+from include.local import cli, progress, result, store, submit
+from include.settings import ROOT, Settings
+
+DOCS = (ROOT / "docs" / "cli.md").read_text()
+
+
+def airlock(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRLOCK_")} | {"AIRLOCK_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-m", "include.local", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def commands() -> dict[str, object]:
+    root = typer.main.get_command(cli.app)
+    found = {}
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        children = getattr(command, "commands", None)
+        found |= {f"{name} {child}": value for child, value in children.items()} if children else {name: command}
+    return found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    found = commands()
+    assert {"demo", "up", "goal submit", "images build"} <= set(found)
+    assert [name for name in found if f"`airlock {name}" not in DOCS] == []
+    options = {option for command in found.values() for parameter in command.params for option in parameter.opts if option.startswith("--")}  # type: ignore[attr-defined]
+    assert sorted(option for option in options if option not in DOCS) == []
+
+
+def test_every_field_of_the_json_is_documented() -> None:
+    assert [field for field in (*result._GOAL_FIELDS, *result._TASK_FIELDS, "verdicts", "url", "commits") if f"`{field}`" not in DOCS] == []
+
+
+def test_the_command_line_loads_neither_airflow_nor_the_models_sdk() -> None:
+    code = "import sys, include.local.cli, include.local.demo; print(sorted({'airflow', 'anthropic', 'great_expectations'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [("goal", "list"), ("goal", "submit", "x", "--repo", "."), ("repo", "list"), ("goal", "show", "g1")])
+def test_without_anything_running_the_remedy_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = airlock(tmp_path, *arguments)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Run `./airlock up` first." in done.stderr
+
+
+def test_down_and_status_without_anything_running(tmp_path: Path) -> None:
+    assert airlock(tmp_path, "down").returncode == 0
+    assert "is down" in airlock(tmp_path, "status").stdout
+
+
+def test_logs_of_an_unknown_process_name_the_known(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "relay.log").write_text("one\ntwo\n")
+    assert "two" in airlock(tmp_path, "logs", "relay").stdout
+    done = airlock(tmp_path, "logs", "rely")
+    assert done.returncode == 2 and "There are: relay." in done.stderr
+
+
+def test_a_port_that_the_environment_names_and_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from include.local import runtime
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("AIRLOCK_API_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(BadInput, match="Set AIRLOCK_API_PORT to a free port"):
+            runtime.choose(tmp_path)
+
+
+GOOD = {"goal": "Do it", "repository": "sample"}
+
+
+@pytest.mark.parametrize(
+    "change, field",
+    [
+        ({"deadline": "soon"}, "deadline"),
+        ({"budget_usd": 0}, "budget-usd"),
+        ({"landing": "never"}, "landing"),
+        ({"goal": ""}, "goal"),
+        ({"key": "k" * 201}, "key"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_name(change: dict[str, object], field: str) -> None:
+    submit.request(**GOOD)  # control: the rest is right
+    with pytest.raises(BadInput) as refused:
+        submit.request(**{**GOOD, **change})
+    assert refused.value.field == field
+
+
+def test_a_broken_plan_names_its_field(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"summary": "s", "tasks": [{"key": "A", "title": "t", "prompt": "p"}]}')
+    with pytest.raises(BadInput, match=r"plan: tasks.0.key"):
+        submit.read_plan(plan)
+    with pytest.raises(BadInput, match="cannot be read"):
+        submit.read_plan(tmp_path / "none.json")
+
+
+def test_the_same_key_is_the_same_run_of_submit_goal() -> None:
+    assert submit.dag_run_id("a") == submit.dag_run_id("a") != submit.dag_run_id("b")
+    assert submit.conf(submit.request(**GOOD, key="k"))["wait"] is False
+
+
+# -- with PostgreSQL ---------------------------------------------------------------------------------------------------------------
+
+
+def git_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)
+    return folder
+
+
+def test_a_path_is_registered_once_under_a_free_name(settings: Settings, tmp_path: Path) -> None:
+    first, second = git_folder(tmp_path / "a" / "My Repo"), git_folder(tmp_path / "b" / "my-repo")
+    assert submit.register(str(first)) == "my-repo" == submit.register(str(first)) == submit.register("my-repo")
+    assert submit.register(str(second)) == "my-repo-2"
+    with transaction("cli") as connection:
+        assert [row["listed"] for row in store.repositories(connection)] == [False, False]
+
+
+def test_what_is_no_repository_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="neither a registered repository nor a folder"):
+        submit.register("smaple")
+    with pytest.raises(BadInput, match="not a git repository"):
+        submit.register(str(tmp_path))
+    inside = git_folder(tmp_path / "r") / "sub"
+    inside.mkdir()
+    with pytest.raises(BadInput, match="lies inside"):
+        submit.register(str(inside))
+
+
+def test_uncommitted_changes_are_counted(tmp_path: Path) -> None:
+    folder = git_folder(tmp_path / "r")
+    assert submit.uncommitted(folder) == 0
+    (folder / "new.py").write_text("x = 1\n")
+    assert submit.uncommitted(folder) == 1
+
+
+RUN = """
+INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{}', 1, 1) ON CONFLICT DO NOTHING;
+INSERT INTO repositories VALUES ('sample', '/nowhere', true);
+INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
+VALUES ('0190a000-0000-7000-8000-000000000001', 'goal_sample_00000001', 'Rates', 'Rates', 'sample', 'main', 'jarvis', 5, 60, 'per_goal', 'k1', '', 'me');
+INSERT INTO plans (goal, revision, sha256, document) VALUES ('0190a000-0000-7000-8000-000000000001', 1, '',
+ '{"summary": "s", "tasks": [{"key": "a", "title": "Part A"}, {"key": "b", "title": "Part [b]"}]}');
+INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)
+SELECT 'gaaaaaaaaaaaa', goal, 'goal_sample_00000001', 'manual__1', seq, 'airlock/gaaaaaaaaaaaa', 5, now() + interval '1 hour' FROM plans;
+INSERT INTO nodes VALUES ('local', 4, 'container');
+INSERT INTO task_runs (id, goal_run, key, epoch) VALUES ('gaaaaaaaaaaaa-a', 'gaaaaaaaaaaaa', 'a', 1);
+INSERT INTO attempts (task_run, epoch, node, rung, step) VALUES ('gaaaaaaaaaaaa-a', 1, 'local', 'container', 'reads the code');
+"""
+
+
+@pytest.fixture
+def a_run(settings: Settings) -> str:
+    with transaction("owner") as connection:
+        for statement in RUN.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+    return "gaaaaaaaaaaaa"
+
+
+def test_a_goal_is_found_by_each_of_its_names(a_run: str) -> None:
+    with transaction("cli") as connection:
+        for word in (a_run, a_run[:6], "goal_sample_00000001", "k1", "0190a000"):
+            assert store.find_run(connection, word) == a_run
+        with pytest.raises(NotFound, match="Did you mean 'goal_sample_00000001'"):
+            store.find_run(connection, "goal_smaple_00000001")
+
+
+def test_progress_tells_each_change_once(a_run: str) -> None:
+    told: dict[str, str] = {}
+    first = progress.lines(progress.read(a_run), told)
+    assert [line.split(" s  ")[1] for line in first] == [f"goal {a_run} SUBMITTED"]
+    assert progress.lines(progress.read(a_run), told) == []
+    with transaction("owner") as connection:
+        for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
+            connection.execute("UPDATE task_runs SET state = %s", (state,))
+    assert [line.split(" s  ")[1] for line in progress.lines(progress.read(a_run), told)] == ["a attempt 1 EXECUTING: reads the code"]
+
+
+def test_the_table_shows_titles_as_they_are(a_run: str) -> None:
+    from rich.console import Console
+
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))
+    console.print(progress.table(progress.read(a_run)))
+    assert "Part [b]" in console.export_text()
+
+
+def test_the_report_and_the_json_are_complete(a_run: str, settings: Settings) -> None:
+    import json
+
+    row = progress.read(a_run)
+    assert "/dags/goal_sample_00000001/runs/manual__1" in result.text(settings, row)
+    printed = json.loads(json.dumps(result.public(settings, row), default=result.plain))
+    assert printed["state"] == "SUBMITTED" and [task["key"] for task in printed["tasks"]] == ["a", "b"]
