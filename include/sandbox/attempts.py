@@ -1,0 +1,255 @@
+"""The life of the sandboxes of a node: made and started on request, watched, and at the end evidence first, then removal.
+
+Every step can be done again after a kill -9. A lease is ended when its evidence is stored and nothing of its sandbox is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import psycopg
+
+from include.database.unit_of_work import async_transaction
+from include.errors import NotFound, SandboxFailed, Unavailable
+from include.sandbox import bubblewrap, folders, store, workspace
+from include.sandbox.engine import Engine
+from include.sandbox.models import Evidence, Exit, Handin, LeaseRow, Mount, Spec
+from include.sandbox.relay_link import RelayLink
+from include.settings import Settings
+
+_AGAIN_S: Final = 0.5
+_OWN_TIMEOUT_EXITS: Final = (124, 137)
+_Result = TypeVar("_Result")
+log = logging.getLogger("warden")
+
+
+class Attempts:
+    """All sandboxes of a node.
+
+    Args:
+        engine: what makes them.
+        link: passes their sockets to the relay.
+        root: folder of their directories.
+        quota: whether workspaces are loop images.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, link: RelayLink, root: Path, quota: bool) -> None:
+        self._settings, self._engine, self._link, self._root, self._quota = settings, engine, link, root, quota
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._made: dict[str, LeaseRow] = {}  # stands in the engine
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._because: dict[str, str] = {}
+        self.ready = False  # reconciled since the start
+        self._python, self._python_mount = folders.python_inside(root) if engine.rung == "bubblewrap" else ("python3", None)
+
+    # -- asked for by a step -----------------------------------------------------------------------------------------------
+
+    async def create(self, name: str) -> bool:
+        """Make the sandbox of a live lease.
+
+        Returns:
+            False if it is there already (adopt it).
+
+        Raises:
+            NotFound: no live lease of that name.
+            SandboxFailed: the engine or a tool could not.
+            Unavailable: PostgreSQL or the engine does not answer.
+        """
+        async with self._locks[name]:
+            await self._live(name)
+            if name in self._made:
+                return False
+            await self._make(name)
+            return True
+
+    async def start(self, name: str) -> bool:
+        """Let the sandbox of a live lease run; it is made first if need be.
+
+        Returns:
+            False if it runs already.
+        """
+        async with self._locks[name]:
+            await self._live(name)
+            if name in self._watchers:
+                await self._note_started(self._made[name])
+                return False
+            if name not in self._made:
+                await self._make(name)
+            await self._engine.start(name)
+            self._watch(name)
+            await self._note_started(self._made[name])
+            return True
+
+    def state(self, name: str) -> str | None:
+        """``created``, ``running``, or None: it is not there."""
+        if name not in self._made:
+            return None
+        return "running" if name in self._watchers else "created"
+
+    async def logs(self, name: str) -> bytes:
+        """What a live sandbox has written."""
+        return await self._engine.logs(name) if name in self._made else b""
+
+    async def _live(self, name: str) -> LeaseRow:
+        async with async_transaction("warden") as connection:
+            lease = await store.find(connection, self._settings.node, name)
+        if lease is None or not lease.live:
+            raise NotFound(
+                f"There is no live lease for {name} on node {self._settings.node}: it was never granted, was revoked, or has ended."
+            )
+        return lease
+
+    async def _note_started(self, lease: LeaseRow) -> None:
+        async with async_transaction("warden") as connection:
+            await store.started(connection, lease.id)
+
+    # -- made --------------------------------------------------------------------------------------------------------------
+
+    async def _make(self, name: str) -> None:
+        lease = await self._live(name)
+        async with async_transaction("warden") as connection:
+            keys = await store.keys(connection, lease.id) if lease.kind == "work" else None
+        if lease.kind == "work" and keys is None:
+            raise SandboxFailed(f"The keys of {name} are gone: the attempt has ended. Ask for a new one.")
+        await self._engine.remove(name)  # of a try that was cut off
+        folder, uid = self._root / name, self._engine.uid(name)
+        toolbox = await asyncio.to_thread(folders.toolbox, self._settings, self._root)
+        await asyncio.to_thread(workspace.make, folder, lease, keys, self._settings.bundles_dir, uid, self._quota)
+        if lease.kind == "work":
+            self._link.open(name, str(lease.task_run), folder / "task")
+        await self._engine.create(self._spec(lease, folder, toolbox, uid))
+        self._made[name] = lease
+
+    def _spec(self, lease: LeaseRow, folder: Path, toolbox: Path, uid: int | None) -> Spec:
+        mounts = [
+            Mount(toolbox, "/opt/airlock", False),
+            Mount(folder / "task", "/run/task", False),
+            Mount(folder / "workspace", "/workspace", True),
+        ]
+        if lease.kind == "work":
+            mounts.append(Mount(folder / "secret", "/run/secret", True))
+        if self._python_mount:
+            mounts.append(self._python_mount)
+        own = uid if uid is not None else folder.stat().st_uid
+        return Spec(lease.sandbox, lease.id, lease.kind, folder, tuple(mounts), lease.seconds_left, own, self._python)
+
+    # -- watched and ended -------------------------------------------------------------------------------------------------
+
+    def _watch(self, name: str) -> None:
+        self._watchers[name] = asyncio.create_task(self._until_its_end(name))
+
+    async def _until_its_end(self, name: str) -> None:
+        exit_ = await self._engine.wait(name)
+        async with self._locks[name]:
+            await self._end(self._made[name], exit_)
+
+    async def end_what_is_over(self, lease: LeaseRow, because: str) -> None:
+        """Kill a sandbox that is over, or end a lease whose sandbox never stood. Its watcher stores the rest."""
+        name = lease.sandbox
+        self._because.setdefault(name, because)
+        if name in self._watchers:
+            await self._engine.kill(name)
+            return
+        async with self._locks[name]:
+            if name in self._watchers:  # it was started while we waited
+                await self._engine.kill(name)
+            else:
+                await self._end(lease, Exit(None))
+
+    async def _end(self, lease: LeaseRow, exit_: Exit) -> None:
+        """Evidence, then removal, then the lease's row; each is tried until it is done."""
+        name, folder = lease.sandbox, self._root / lease.sandbox
+        written = await _insist(lambda: self._engine.logs(name)) or await asyncio.to_thread(bubblewrap.read_log, folder)
+        handin = await asyncio.to_thread(_take, folder, self._settings.handins_dir, lease)
+        evidence = Evidence(exit_, written, handin, self._because.get(name, ""))
+        await _insist(lambda: self._store(lease, evidence))
+        self._link.close(name)
+        await _insist(lambda: self._engine.remove(name))
+        await _insist(lambda: asyncio.to_thread(workspace.remove, folder))
+        await _insist(lambda: self._ended(lease))
+        for register in (self._made, self._watchers, self._because):
+            register.pop(name, None)
+        log.info("%s ended: exit %s, %s", name, exit_.code, evidence.because or "by itself")
+
+    async def _store(self, lease: LeaseRow, evidence: Evidence) -> None:
+        async with async_transaction("warden") as connection:
+            if not evidence.because and evidence.exit.code in _OWN_TIMEOUT_EXITS:  # its own timeout was faster than we
+                rows = await store.over(connection, self._settings.node, 0, self._settings.unwatched_s)
+                evidence = evidence._replace(because=next((row["because"] for row in rows if row["lease"] == lease.id), ""))
+            await store.store_evidence(connection, lease.id, evidence)
+
+    async def _ended(self, lease: LeaseRow) -> None:
+        async with async_transaction("warden") as connection:
+            await store.ended(connection, lease.id)
+
+    # -- after a restart ---------------------------------------------------------------------------------------------------
+
+    async def reconcile(self) -> None:
+        """Bring what is there in line with the leases: adopt what runs, end what is lost, remove what nobody owns."""
+        async with async_transaction("warden") as connection:
+            leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings.node)}
+        there = await self._engine.own()
+        for name in sorted({*there, *self._directories(), *leases}):
+            async with self._locks[name]:
+                await self._settle(name, leases.get(name), there.get(name))
+        await asyncio.to_thread(self._sweep_copies)
+
+    def _directories(self) -> set[str]:
+        mounted = {point.relative_to(self._root).parts[0] for point in workspace.mounts_under(self._root) if point != self._root}
+        return {name for name in {*mounted, *(path.name for path in self._root.iterdir())} if not name.startswith(".")}
+
+    async def _settle(self, name: str, lease: LeaseRow | None, state: str | None) -> None:
+        if name in self._made:
+            return
+        folder = self._root / name
+        if lease is None:
+            await self._clean(name)
+        elif state in ("running", "ended"):
+            self._adopt(name, lease, folder)
+        elif lease.started or await asyncio.to_thread(workspace.was_started, folder):
+            self._because.setdefault(name, "lost: the sandbox died with the warden or the engine")
+            await self._end(lease, Exit(None))
+        else:
+            await self._clean(name)  # never started: made afresh when a step asks again
+
+    def _adopt(self, name: str, lease: LeaseRow, folder: Path) -> None:
+        if lease.kind == "work" and (folder / "task").is_dir():
+            self._link.open(name, str(lease.task_run), folder / "task")
+        self._made[name] = lease
+        self._watch(name)
+
+    async def _clean(self, name: str) -> None:
+        if (self._root / name).exists():
+            log.info("%s belongs to no live lease, or never started: removed", name)
+        await self._engine.remove(name)
+        await asyncio.to_thread(workspace.remove, self._root / name)
+
+    def _sweep_copies(self) -> None:
+        """Half-made copies; and old toolboxes once no sandbox that may mount them lives."""
+        toolboxes = sorted(self._root.glob(".toolbox-*"), key=lambda path: path.stat().st_mtime)
+        for path in (*self._root.glob(".*.part-*"), *self._root.glob(".probe-*"), *(() if self._made else toolboxes[:-1])):
+            workspace.remove(path)
+        for part in self._settings.handins_dir.glob("*.part"):
+            part.unlink(missing_ok=True)
+
+
+def _take(folder: Path, handins: Path, lease: LeaseRow) -> Handin:
+    try:
+        return workspace.take_handin(folder, handins, lease.id)
+    except OSError as error:  # a broken file system of the sandbox's making must not keep it alive
+        return Handin(refused=f"the hand-in cannot be read ({error.strerror})")
+
+
+async def _insist(do: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Do it, and again until PostgreSQL, the engine and the machine let it be done."""
+    while True:
+        try:
+            return await do()
+        except (Unavailable, SandboxFailed, psycopg.Error, OSError) as error:
+            log.warning("trying again: %s", error)
+            await asyncio.sleep(_AGAIN_S)

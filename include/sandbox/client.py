@@ -1,0 +1,41 @@
+"""Ask the warden for a sandbox, without an operator: for steps that run one of their own (verify)."""
+
+from __future__ import annotations
+
+import httpx
+
+from include.errors import SandboxFailed, Unavailable
+from include.settings import settings
+
+_PATIENCE_S = 60.0
+
+
+def ensure_sandbox(name: str) -> None:
+    """Make and start the sandbox of a live lease; one that is there is adopted.
+
+    Args:
+        name: ``leases.sandbox``.
+
+    Raises:
+        SandboxFailed: the warden could not, or there is no live lease of that name.
+        Unavailable: the warden or PostgreSQL does not answer; try again.
+    """
+    socket = settings().warden_socket
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://warden/v1.41", timeout=_PATIENCE_S) as warden:
+        try:
+            _expect(warden.post("/containers/create", params={"name": name}, json={}), name, 201, 409)
+            _expect(warden.post(f"/containers/{name}/start"), name, 204, 304)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"The warden does not answer at {socket} ({error}). Look at `./airlock status`.") from error
+
+
+def _expect(answer: httpx.Response, name: str, *wanted: int) -> None:
+    if answer.status_code in wanted:
+        return
+    try:
+        message = str(answer.json()["message"])
+    except (ValueError, KeyError):
+        message = answer.text
+    if answer.status_code == 503:
+        raise Unavailable(message)
+    raise SandboxFailed(f"The warden gave no sandbox {name}: {answer.status_code} {message}")

@@ -1,0 +1,71 @@
+"""What a sandbox is made of: the lease's row as the warden reads it, the spec for an engine, how it ended, what it handed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+
+class LeaseRow(BaseModel):
+    """What the warden knows of a lease; ``live`` is judged by PostgreSQL's clock."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: UUID
+    kind: str
+    sandbox: str
+    task_run: str | None
+    epoch: int | None
+    input_commit: str
+    spec: dict[str, Any]
+    seconds_left: int
+    started: bool
+    live: bool
+
+
+class Mount(NamedTuple):
+    """One bind mount: a folder of the host at a path inside."""
+
+    source: Path
+    target: str
+    writable: bool
+
+
+class Spec(NamedTuple):
+    """All that an engine needs to make one sandbox."""
+
+    name: str
+    lease: UUID
+    kind: str
+    folder: Path
+    mounts: tuple[Mount, ...]
+    seconds: int  # after that many the sandbox's own timeout ends it
+    uid: int
+    python: str  # the interpreter's path inside
+
+
+class Exit(NamedTuple):
+    """How a sandbox ended; ``code`` is None when nobody saw it."""
+
+    code: int | None
+    out_of_memory: bool = False
+
+
+class Handin(NamedTuple):
+    """What was taken out of a workspace: hash and size in bytes, or why it was refused; all None: there was none."""
+
+    sha256: str | None = None
+    size: int | None = None
+    refused: str | None = None
+
+
+class Evidence(NamedTuple):
+    """What is stored of a sandbox before anything of it is removed."""
+
+    exit: Exit
+    log: bytes
+    handin: Handin
+    because: str

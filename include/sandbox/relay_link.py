@@ -1,0 +1,92 @@
+"""The warden's end of the relay: it binds the sockets, keeps the descriptors, and passes them on, again to each new relay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from pathlib import Path
+from typing import Final
+
+from include.sandbox.sockets import connect_seqpacket, listen
+
+BACKLOG: Final = 8
+_AGAIN_S: Final = 0.2
+_ANSWER_S: Final = 2.0
+
+
+class RelayLink:
+    """Holds one listening socket a live work attempt.
+
+    Args:
+        control: path of the relay's control socket.
+    """
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._listeners: dict[str, tuple[str, socket.socket]] = {}
+        self._connection: socket.socket | None = None
+        self._news: asyncio.Queue[str] = asyncio.Queue()
+
+    def open(self, sandbox: str, task_run: str, folder: Path) -> None:
+        """Bind ``folder/relay.sock`` and have the relay serve it; a worker that connects early waits in the backlog."""
+        self._drop(sandbox)
+        self._listeners[sandbox] = (task_run, listen(folder / "relay.sock", 0o666, BACKLOG))
+        self._news.put_nowait(sandbox)
+
+    def close(self, sandbox: str) -> None:
+        """The attempt is over."""
+        if self._drop(sandbox):
+            self._news.put_nowait(sandbox)
+
+    def _drop(self, sandbox: str) -> bool:
+        known = self._listeners.pop(sandbox, None)
+        if known:
+            known[1].close()
+        return known is not None
+
+    async def run(self) -> None:
+        """Keep a relay told, for ever."""
+        while True:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._tell_a_relay()
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _tell_a_relay(self) -> None:
+        connection = connect_seqpacket(self._control)
+        connection.setblocking(False)
+        with connection:
+            await _say(connection, {"keep": list(self._listeners)})
+            for sandbox in list(self._listeners):
+                await self._pass(connection, sandbox)
+            while True:
+                await self._pass(connection, await self._next(connection))
+
+    async def _next(self, connection: socket.socket) -> str:
+        """The next sandbox with news. Raises ConnectionError when the relay is gone."""
+        news = asyncio.create_task(self._news.get())
+        gone = asyncio.create_task(asyncio.get_running_loop().sock_recv(connection, 16))  # unasked, it only ever says goodbye
+        try:
+            await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if news.done():
+                return news.result()
+            raise ConnectionError("the relay is gone")
+        finally:
+            for task in (news, gone):
+                task.cancel()
+            await asyncio.gather(news, gone, return_exceptions=True)
+
+    async def _pass(self, connection: socket.socket, sandbox: str) -> None:
+        known = self._listeners.get(sandbox)
+        if known is None:
+            await _say(connection, {"close": sandbox})
+        else:
+            await _say(connection, {"open": sandbox, "task_run": known[0]}, known[1].fileno())
+
+
+async def _say(connection: socket.socket, message: dict[str, object], descriptor: int | None = None) -> None:
+    socket.send_fds(connection, [json.dumps(message).encode()], [] if descriptor is None else [descriptor])
+    answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 16), _ANSWER_S)
+    if answer != b"ok":
+        raise ConnectionError("the relay is gone")

@@ -1,0 +1,200 @@
+"""A node for the tests: real warden and relay processes on a home of their own, both engines, and a program that the test writes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from include import settings as settings_module
+from include.clock import new_id
+from include.sandbox import folders
+from include.settings import Settings
+from tests.conftest import ROOT, wait_until
+
+COMMIT = "a" * 40
+
+
+def docker_answers() -> bool:
+    return subprocess.run(["docker", "image", "inspect", "airlock/worker:latest"], capture_output=True, check=False).returncode == 0
+
+
+class Node:
+    """Warden, relay, and the rows that a sandbox needs."""
+
+    def __init__(self, settings: Settings, engine: str) -> None:
+        self.settings, self.engine = settings, engine
+        self.root = folders.root(settings)
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.goal_run = f"g{secrets.token_hex(6)}"
+
+    # -- processes --
+
+    def spawn(self, module: str) -> subprocess.Popen[bytes]:
+        name = module.rpartition(".")[2]
+        with (self.settings.home / f"{name}.log").open("ab") as log:
+            self.children[name] = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
+        return self.children[name]
+
+    def start_warden(self) -> None:
+        self.spawn("include.sandbox.warden")
+        wait_until(f"the warden serves\n{self.log('warden')}", self.serves, 20)
+
+    def start_relay(self) -> None:
+        self.spawn("include.sandbox.relay")
+
+    def serves(self) -> bool:
+        assert self.children["warden"].poll() is None, self.log("warden")
+        try:
+            return self.call("GET", "/containers/airlock-none/json").status_code == 404
+        except httpx.HTTPError:
+            return False
+
+    def log(self, name: str) -> str:
+        path = self.settings.home / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def kill(self, name: str) -> None:
+        child = self.children.pop(name)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+    def stop(self) -> None:
+        for child in self.children.values():
+            child.terminate()
+        for child in self.children.values():
+            child.wait(15)
+
+    # -- the warden's API --
+
+    def call(self, method: str, path: str, **more: Any) -> httpx.Response:
+        transport = httpx.HTTPTransport(uds=str(self.settings.warden_socket))
+        with httpx.Client(transport=transport, base_url="http://warden/v1.41", timeout=60) as client:
+            return client.request(method, path, **more)
+
+    def run(self, name: str) -> None:
+        assert self.call("POST", "/containers/create", params={"name": name}).status_code == 201
+        answer = self.call("POST", f"/containers/{name}/start")
+        assert answer.status_code == 204, (answer.text, self.log("warden"))
+
+    # -- rows --
+
+    def owner(self) -> psycopg.Connection[dict[str, Any]]:
+        return psycopg.connect(self.settings.dsn("owner"), row_factory=dict_row, autocommit=True)
+
+    def one(self, query: str, *values: Any) -> dict[str, Any] | None:
+        with self.owner() as connection:
+            return connection.execute(query, values).fetchone()
+
+    def do(self, query: str, *values: Any) -> None:
+        with self.owner() as connection:
+            connection.execute(query, values)
+
+    def seed(self) -> None:
+        goal = new_id()
+        self.do("INSERT INTO agents VALUES ('jarvis','p','w','a','{}',1,1)")
+        self.do("INSERT INTO repositories VALUES ('sample','/nowhere',true)")
+        self.do(
+            "INSERT INTO goals (id,dag_id,title,text,repository,base_branch,agent,budget_micro,deadline_s,landing,idempotency_key,request_sha256,"
+            "created_by) VALUES (%s,'goal_sample','t','t','sample','main','jarvis',1,1,'per_goal','k','h','me')",
+            goal,
+        )
+        self.do(
+            "INSERT INTO goal_runs (id,goal,dag_id,run_id,goal_branch,budget_micro,deadline_at) VALUES (%s,%s,'goal_sample','run1','b',1,now())",
+            self.goal_run, goal,
+        )  # fmt: skip
+
+    def lease(self, kind: str = "work", seconds: float = 60) -> tuple[str, str]:
+        """Grant a lease; returns its id and the sandbox's name."""
+        lease, key = new_id(), f"t{secrets.token_hex(3)}"
+        task, sandbox = f"{self.goal_run}-{key}", f"airlock-v-{lease.hex[-12:]}"
+        if kind == "work":
+            sandbox = f"airlock-{task}-1"
+            self.do("INSERT INTO task_runs (id,goal_run,key,epoch) VALUES (%s,%s,%s,1)", task, self.goal_run, key)
+            self.do("INSERT INTO attempts (task_run,epoch,node,rung) VALUES (%s,1,'local','x')", task)
+        self.do(
+            "INSERT INTO leases (id,kind,sandbox,goal_run,task_run,epoch,node,input_commit,spec,ti_id,grace,expires_at)"
+            " VALUES (%s,%s,%s,%s,%s,%s,'local',%s,'{\"test_timeout_s\": 7}','ti','0 s',clock_timestamp() + make_interval(secs => %s))",
+            lease, kind, sandbox, self.goal_run, task if kind == "work" else None, 1 if kind == "work" else None, COMMIT, seconds,
+        )  # fmt: skip
+        if kind == "work":
+            self.do("INSERT INTO attempt_keys VALUES (%s,%s,%s)", lease, secrets.token_bytes(32), secrets.token_bytes(32))
+        return str(lease), sandbox
+
+    def revoke(self, lease: str) -> None:
+        self.do("UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = 'a test' WHERE id = %s", lease)
+
+    def ended(self, lease: str, seconds: float = 20) -> dict[str, Any]:
+        """Wait for the end; returns the evidence."""
+        wait_until(
+            f"{lease} ends\n{self.log('warden')}",
+            lambda: self.one("SELECT 1 AS one FROM leases WHERE id=%s AND ended_at IS NOT NULL", lease),
+            seconds,
+        )
+        row = self.one("SELECT * FROM evidence WHERE lease = %s", lease)
+        assert row is not None
+        return row
+
+    # -- the program inside --
+
+    def program(self, text: str) -> None:
+        """What worker.pyz does; a new text is a new toolbox."""
+        self.settings.toolbox_dir.mkdir(exist_ok=True)
+        (self.settings.toolbox_dir / "worker.pyz").write_text(text)
+
+
+@pytest.fixture(params=["docker", "bubblewrap"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "docker" and not docker_answers():
+        pytest.skip("no Docker engine with the worker image here")
+    return str(request.param)
+
+
+@pytest.fixture
+def node(settings: Settings, engine: str) -> Iterator[Node]:
+    """A node with a running warden and relay, and nothing left of it afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="airlock-node-"))
+    home.chmod(0o755)
+    (home / "runtime.json").write_text((settings.home / "runtime.json").read_text())
+    before = os.environ["AIRLOCK_HOME"]
+    os.environ |= {"AIRLOCK_HOME": str(home), "AIRLOCK_ENGINE": engine}
+    settings_module.settings.cache_clear()
+    mine = settings_module.settings()
+    node = Node(mine, engine)
+    mine.bundles_dir.mkdir()
+    (mine.bundles_dir / f"{COMMIT}.bundle").write_bytes(b"not really a bundle")
+    node.program("print('hello from inside')")
+    node.seed()
+    node.start_relay()
+    node.start_warden()
+    try:
+        yield node
+    finally:
+        node.do("UPDATE leases SET revoked_at = clock_timestamp(), grace = '0 s' WHERE ended_at IS NULL")
+        if "warden" not in node.children:
+            node.start_warden()
+        wait_until("all leases end", lambda: node.one("SELECT count(*) AS n FROM leases WHERE ended_at IS NULL")["n"] == 0, 20)  # type: ignore[index]
+        node.stop()
+        os.environ["AIRLOCK_HOME"] = before
+        del os.environ["AIRLOCK_ENGINE"]
+        settings_module.settings.cache_clear()
+        subprocess.run(["rm", "-rf", "--one-file-system", str(home)], check=True)
+
+
+def timed(act: Any) -> float:
+    """Milliseconds that something took."""
+    begin = time.perf_counter()
+    act()
+    return (time.perf_counter() - begin) * 1000
