@@ -19,6 +19,8 @@ from include.worker import syscalls
 from include.worker.errors import ToolRefused
 
 MAX_FILE_BYTES = 1024 * 1024
+MAX_DEPTH = 40
+MAX_PATH = 1000
 _BENEATH, _NO_SYMLINKS, _NO_MAGICLINKS = 0x08, 0x04, 0x02
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -49,6 +51,8 @@ def plain_path(path: str) -> str:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts:
         raise ToolRefused(f"{path[:200]!r} leads out of the repository. Give a path from its root, like 'src/app.py', without '..'.")
+    if len(parts) > MAX_DEPTH or len(path) > MAX_PATH:
+        raise ToolRefused(f"{path[:80]!r}… is too long a path; at most {MAX_DEPTH} folders and {MAX_PATH} characters. Use a shorter one.")
     if _CONTROL.search(path) or not _encodes(path):
         raise ToolRefused(f"{path[:200]!r} holds control characters or is not valid Unicode. Use another name.")
     if any(map(_is_git, parts)):
@@ -83,9 +87,12 @@ class Tree:
             descriptor = open_beneath(self._root, plain, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             raise _refusal(plain, error) from None
-        with open(descriptor, "rb") as file:
-            _check_regular(plain, os.fstat(file.fileno()))
-            return file.read(MAX_FILE_BYTES)
+        try:
+            _check_regular(plain, os.fstat(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(MAX_FILE_BYTES)
+        finally:
+            os.close(descriptor)
 
     def write(self, path: str, content: bytes) -> str:
         """Make or replace a file, and the folders above it; returns the path in its plain form.
@@ -125,7 +132,8 @@ class Tree:
                 yield plain, os.fstat(descriptor)
                 return
             for folder, folders, files, at in os.fwalk(".", dir_fd=descriptor, follow_symlinks=False):
-                folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS and not _is_git(name))
+                deep = folder.count("/") >= MAX_DEPTH  # a test may have made a tree without a bottom
+                folders[:] = [] if deep else sorted(name for name in folders if name not in SKIPPED_FOLDERS and not _is_git(name))
                 for name in sorted(files):
                     about = os.stat(name, dir_fd=at, follow_symlinks=False)
                     if stat.S_ISREG(about.st_mode) and not _is_git(name) and _encodes(name):

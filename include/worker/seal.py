@@ -54,6 +54,7 @@ def apply(policy: Policy) -> None:
         if version := landlock.abi():
             python = [sys.prefix, sys.base_prefix, os.path.realpath(sys.executable)]
             landlock.restrict(version, [*SYSTEM, *python, *policy.read], [*DEVICES, *policy.write])
+        syscalls.drop_capabilities()
         seccomp.restrict()
     except (OSError, ValueError) as error:
         raise NotSealed(f"the command was not run, because it could not be sealed: {error}") from error
