@@ -11,7 +11,7 @@ from include.errors import Refused
 from include.merge.models import Landed, Landing, LandingConflict
 from include.merge.service import lock_run
 from include.repository import mirror, person, trees
-from include.repository.models import Conflict
+from include.repository.models import Candidate, Conflict
 from include.settings import Settings
 
 _SQL = load(__file__)
@@ -28,6 +28,9 @@ def prepare_landing(connection: Connection, settings: Settings, goal_run: str) -
     repository = mirror.path_of(settings, run["repository"])
     base = mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"])
     tip = trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
+    before = trees.find(repository, _ref(goal_run))
+    if before and trees.is_ancestor(repository, tip, before) and trees.is_ancestor(repository, before, base):
+        return Landing(Candidate(before, trees.tree_of(repository, before), (base,)), base, False, True)  # pushed, perhaps by a process that died
     message, trailers = _words(connection, run)
     candidate = trees.merge_in_memory(repository, base, tip, message, trailers, trees.committed_at(repository, tip))
     if isinstance(candidate, Conflict):
