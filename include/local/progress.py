@@ -20,9 +20,9 @@ OFFLINE = "offline playbook"
 _COLOURS = {"COMPLETED": "green", "FAILED": "red", "ESCALATED": "red", "CANCELLED": "red", "REFUSED": "red", "PENDING_RETRY": "yellow"}
 
 
-def money(micro: int, offline: bool) -> str:
-    """A cost as a person reads it; what the offline model did is labelled, never priced."""
-    return f"${micro / 1_000_000:.4f}" + (f" ({OFFLINE})" if offline else "")
+def money(micro: int) -> str:
+    """A cost as a person reads it."""
+    return f"${micro / 1_000_000:.4f}"
 
 
 def read(run: str) -> dict[str, Any]:
@@ -47,12 +47,13 @@ def step_words(task: dict[str, Any]) -> str:
 def table(row: dict[str, Any]) -> Table:
     """The whole state as one table."""
     title = f"{escape(row['title'])} · {row['run']} · {row['state']} · {row['wall_s']:.0f} s"
-    shown = Table(title=title, title_justify="left", expand=False)
+    caption = f"model: {OFFLINE}, which costs nothing" if row["offline"] else None
+    shown = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name in ("task", "state", "try", "now", "tokens", "cost"):
-        shown.add_column(name, justify="right" if name in ("try", "tokens") else "left", no_wrap=name != "now")
+        shown.add_column(name, justify="right" if name in ("try", "tokens", "cost") else "left", no_wrap=name not in ("task", "now"))
     for task in row["tasks"]:
         colour = _COLOURS.get(task["state"], "cyan" if task["state"] != "PENDING" else "dim")
-        cost = money(task["spent_micro"], row["offline"]) if task["epoch"] else ""
+        cost = money(task["spent_micro"]) if task["epoch"] else ""
         state = f"[{colour}]{task['state']}[/]"
         shown.add_row(escape(task["title"]), state, str(task["epoch"] or ""), escape(step_words(task)), str(task["tokens"] or ""), cost)
     return shown

@@ -63,7 +63,8 @@ SELECT name, rung, notice, capacity, heartbeat_at > clock_timestamp() - interval
 SELECT (SELECT count(*) FROM leases WHERE ended_at IS NULL AND revoked_at IS NOT NULL)
      + (SELECT count(*) FROM leases l JOIN goal_runs r ON r.id = l.goal_run WHERE l.ended_at IS NULL AND l.revoked_at IS NULL AND r.ended_at IS NOT NULL)
        AS leases,
-       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS locks;
+       (SELECT count(*) FROM pg_locks k JOIN pg_stat_activity s USING (pid)
+        WHERE k.locktype = 'advisory' AND s.state LIKE 'idle in transaction%%' AND s.state_change < clock_timestamp() - interval '10 seconds') AS locks;
 
 -- name: live_streams | task runs whose streams may be there
 SELECT id FROM task_runs WHERE state NOT IN ('COMPLETED', 'FAILED', 'ESCALATED', 'CANCELLED');

@@ -45,7 +45,7 @@ def text(settings: Settings, row: dict[str, Any]) -> str:
         parts.append("Verdicts:\n" + "\n".join(_verdict(verdict) for verdict in row["verdicts"]))
     parts += [f"  {task['key']}: {task['state']}. {task['reason']}" for task in row["tasks"] if task["state"] in ("FAILED", "ESCALATED")]
     model = f"; model: {OFFLINE}" if row["offline"] else ""
-    parts.append(f"Cost {money(row['spent_micro'], False)}, {row['tokens']} tokens{model}; {row['wall_s']:.0f} s from submission to end.")
+    parts.append(f"Cost {money(row['spent_micro'])}, {row['tokens']} tokens{model}; {row['wall_s']:.0f} s from submission to end.")
     parts.append(f"DAG   {settings.api_url}/dags/{quote(row['dag_id'])}\nGoal  {address(settings, row)}")
     return "\n".join(parts)
 
