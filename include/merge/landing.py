@@ -30,7 +30,8 @@ def prepare_landing(connection: Connection, settings: Settings, goal_run: str) -
     tip = trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
     before = trees.find(repository, _ref(goal_run))
     if before and trees.is_ancestor(repository, tip, before) and trees.is_ancestor(repository, before, base):
-        return Landing(Candidate(before, trees.tree_of(repository, before), (base,)), base, False, True)  # pushed, perhaps by a process that died
+        pushed = Candidate(before, trees.tree_of(repository, before), (base,))  # perhaps by a process that died
+        return Landing(pushed, base, needs_verification=False, nothing_to_do=True)
     message, trailers = _words(connection, run)
     candidate = trees.merge_in_memory(repository, base, tip, message, trailers, trees.committed_at(repository, tip))
     if isinstance(candidate, Conflict):

@@ -1,0 +1,151 @@
+"""The finished goal comes into the person's repository once, as one merge, and never over anything that a person has there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from include.database.unit_of_work import transaction
+from include.errors import Refused
+from include.gate import verifier
+from include.merge import landing
+from include.merge.models import Landed, Landing, LandingConflict
+from include.repository import trees
+from tests.merge.world import GREEN, RUN, World
+from tests.repository.people import Repo
+
+
+def prepare(world: World) -> Landing:
+    with transaction("airflow") as connection:
+        return landing.prepare_landing(connection, world.settings, RUN)
+
+
+def land(world: World, prepared: Landing) -> Landed:
+    with transaction("airflow") as connection:
+        return landing.land(connection, world.settings, RUN, prepared)
+
+
+@pytest.fixture
+def merged(world: World) -> World:
+    """Two tasks are merged into the goal branch."""
+    for key in ("a", "b"):
+        task_run = world.work(key, {f"{key}_new.py": f"N = '{key}'\n"})
+        world.verify(task_run)
+        world.merge(task_run)
+    return world
+
+
+def test_checked_out_and_clean_is_brought_forward(merged: World) -> None:
+    (merged.person.path / "notes.txt").write_text("not in git, not in the way")
+    prepared = prepare(merged)
+    assert not prepared.needs_verification and prepared.candidate.tree == trees.tree_of(merged.mirror, merged.tip())
+    assert land(merged, prepared) == ("landed", prepared.candidate.commit, "")
+    person = merged.person
+    assert person.tip("main") == person.tip() == prepared.candidate.commit
+    assert (person.path / "a_new.py").read_text() == "N = 'a'\n"
+    assert person.git("status", "--porcelain") == "?? notes.txt"
+    assert person.git("log", "-1", "--format=%B").splitlines() == [
+        "Add a feature Tasks: forged", "", f"Goal-Run: {RUN}", "Tasks: a, b",
+    ]  # fmt: skip
+    assert merged.row("SELECT landed_commit, landing_note FROM goal_runs") == {"landed_commit": person.tip(), "landing_note": ""}
+
+
+@pytest.mark.parametrize("dirt", ["changed", "staged", "in the way"])
+def test_uncommitted_changes_stay_and_the_result_waits_on_its_branch(merged: World, dirt: str) -> None:
+    person = merged.person
+    (person.path / ("a_new.py" if dirt == "in the way" else "a.py")).write_text("MINE = 1\n")
+    if dirt == "staged":
+        person.git("add", "a.py")
+    before = person.git("status", "--porcelain")
+    landed = land(merged, prepare(merged))
+    assert landed.outcome == "kept" and f"airlock/{RUN}" in landed.note and str(person.path) in landed.note
+    assert person.tip("main") == merged.base and person.git("status", "--porcelain") == before
+    assert person.tip(f"airlock/{RUN}") == landed.commit
+    assert merged.row("SELECT landing_note FROM goal_runs")["landing_note"] == landed.note
+
+
+def test_base_not_checked_out(merged: World) -> None:
+    merged.person.git("checkout", "--quiet", "-b", "elsewhere")
+    merged.person.write({"a.py": "MINE = 1\n"})
+    landed = land(merged, prepare(merged))
+    assert landed.outcome == "landed" and merged.person.tip("main") == landed.commit
+    assert merged.person.tip() == merged.base and (merged.person.path / "a.py").read_text() == "MINE = 1\n"
+
+
+def test_base_checked_out_in_a_linked_work_tree(merged: World, tmp_path: Path) -> None:
+    merged.person.git("checkout", "--quiet", "-b", "elsewhere")
+    merged.person.git("worktree", "add", "--quiet", str(tmp_path / "linked"), "main")
+    landed = land(merged, prepare(merged))
+    assert landed.outcome == "landed" and (tmp_path / "linked" / "a_new.py").exists()
+    assert Repo(tmp_path / "linked").git("status", "--porcelain") == ""
+
+
+def test_bare_repository(merged: World, tmp_path: Path) -> None:
+    merged.person.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare.git"))
+    with transaction("owner") as connection:
+        connection.execute("UPDATE repositories SET path = %s", [str(tmp_path / "bare.git")])
+    landed = land(merged, prepare(merged))
+    assert landed.outcome == "landed" and Repo(tmp_path / "bare.git").tip("main") == landed.commit
+
+
+def test_base_that_moved_needs_a_verification_of_its_own(merged: World) -> None:
+    merged.person.commit({"theirs.py": "T = 1\n"})
+    prepared = prepare(merged)
+    assert prepared.needs_verification
+    with pytest.raises(Refused, match="no green verdict"):
+        land(merged, prepared)
+    with transaction("airflow") as connection:
+        verifier.request_verdict(connection, RUN, None, None, prepared.candidate.tree, "landing", GREEN)
+    merged.judge(prepared.candidate.tree, True)
+    assert not prepare(merged).needs_verification
+    assert land(merged, prepared).outcome == "landed"
+    assert {"theirs.py", "a_new.py", "b_new.py"} <= set(trees.files(merged.mirror, prepared.candidate.commit))
+
+
+def test_base_that_moves_after_the_preparation_is_not_run_over(merged: World) -> None:
+    prepared = prepare(merged)
+    theirs = merged.person.commit({"theirs.py": "T = 1\n"})
+    assert land(merged, prepared).outcome == "moved"
+    assert merged.person.tip("main") == theirs
+
+
+def test_conflict_keeps_the_branch(merged: World) -> None:
+    merged.person.commit({"a_new.py": "N = 'theirs'\n"})
+    with pytest.raises(LandingConflict, match=r"a_new\.py") as conflict:
+        prepare(merged)
+    assert conflict.value.paths == ("a_new.py",)
+    assert merged.person.tip(f"airlock/{RUN}") == merged.tip()
+
+
+def test_killed_after_the_push_is_recognised(merged: World) -> None:
+    prepared = prepare(merged)
+    with pytest.raises(ZeroDivisionError), transaction("airflow") as connection:
+        landing.land(connection, merged.settings, RUN, prepared)
+        raise ZeroDivisionError  # as a process that dies before the commit
+    assert merged.row("SELECT landed_commit FROM goal_runs")["landed_commit"] is None
+    merged.person.commit({"later.py": "L = 1\n"})
+    again = prepare(merged)
+    assert again.nothing_to_do
+    assert land(merged, again) == ("already", prepared.candidate.commit, "")
+    assert merged.person.git("log", "--first-parent", "--merges", "--format=%H", "main").split() == [prepared.candidate.commit]
+
+
+def test_hook_of_the_person_may_refuse(merged: World) -> None:
+    hook = merged.person.path / ".git/hooks/update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text('#!/bin/sh\ntest "$1" != refs/heads/main\n')
+    hook.chmod(0o755)
+    landed = land(merged, prepare(merged))
+    assert landed.outcome == "kept" and "hook" in landed.note
+    assert merged.person.tip("main") == merged.base
+
+
+def test_control_a_forced_push_runs_over_the_person(merged: World) -> None:
+    prepared = prepare(merged)
+    merged.person.git("checkout", "--quiet", "-b", "elsewhere")
+    merged.person.git("checkout", "--quiet", "main")
+    merged.person.commit({"theirs.py": "T = 1\n"})
+    merged.person.git("checkout", "--quiet", "elsewhere")
+    merged.git("push", "--quiet", "--force", str(merged.person.path), f"{prepared.candidate.commit}:refs/heads/main")
+    assert "theirs.py" not in merged.person.git("ls-tree", "-r", "--name-only", "main")
