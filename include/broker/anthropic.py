@@ -100,7 +100,7 @@ class Endpoint:
         where = str(self._client.base_url) if self._client else "the model's endpoint"
         if isinstance(error, anthropic.APITimeoutError) and not _never_sent(error):
             return ModelUnavailable("timeout", f"{where} gave no answer within {self._settings.model_timeout_s} s."), True
-        if isinstance(error, anthropic.APIConnectionError):
+        if isinstance(error, anthropic.APIConnectionError) or type(error).__module__.startswith("httpx2"):
             sent = not _never_sent(error)
             what = f"{'broke off' if sent else 'does not answer'} ({self._hide(error.__cause__ or error)})"
             return ModelUnavailable("down", f"{where} {what}. Check the network and ANTHROPIC_BASE_URL, then clear the task's steps."), sent

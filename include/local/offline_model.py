@@ -30,8 +30,10 @@ _LOST = "No offline playbook has an answer here (address {address}, turn {turn})
 _ERRORS = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 
 
-class HangUp(Exception):
-    """Close the connection without an answer."""
+async def _cut_off() -> AsyncIterator[bytes]:
+    """The beginning of an answer, then the connection breaks."""
+    yield b'{"id": "msg'
+    raise ConnectionAbortedError("an offline playbook hangs up")
 
 
 def count_tokens(*parts: Any) -> int:
@@ -89,7 +91,7 @@ class OfflineModel:
         if fault.times is not None and self._faults[place] > fault.times:
             return None
         if fault.hang_up:
-            raise HangUp
+            return StreamingResponse(_cut_off(), media_type="application/json", headers=_headers())
         if fault.status is None or fault.status == 200:
             return Response(fault.body or "", media_type="application/json", headers=_headers())
         headers = _headers() | ({"retry-after": f"{fault.retry_after:g}"} if fault.retry_after is not None else {})

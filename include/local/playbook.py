@@ -33,7 +33,7 @@ class Fault(Frozen):
     retry_after: float | None = Field(default=None, description="Header retry-after, in seconds.")
     should_retry: bool | None = Field(default=None, description="Header x-should-retry.")
     body: str | None = Field(default=None, description="With status 200: these bytes instead of a message.")
-    hang_up: bool = Field(default=False, description="Close the connection without an answer.")
+    hang_up: bool = Field(default=False, description="Break the connection in the middle of the answer.")
     times: int | None = Field(default=None, ge=1)
 
 

@@ -71,13 +71,13 @@ class Worker:
                 found.append(open_envelope("in", fields[b"e"], signature, self.in_key, self.task_run, self.epoch, self.since, now()))
         return found
 
-    def reply_to(self, id_: UUID, seconds: float = 20) -> Any:
+    def reply_to(self, id_: UUID, seconds: float = 60) -> Any:
         return wait_until(f"an answer to {id_}", lambda: next((m for m in self.inbox() if m.reply_to == id_), None), seconds)
 
-    def ask(self, payload: models.Wire, seconds: float = 20) -> Any:
+    def ask(self, payload: models.Wire, seconds: float = 60) -> Any:
         return self.reply_to(self.tell(payload), seconds).payload
 
-    def wait_for(self, type_: str, seconds: float = 20) -> Any:
+    def wait_for(self, type_: str, seconds: float = 60) -> Any:
         return wait_until(f"a {type_}", lambda: next((m for m in self.inbox() if m.type == type_), None), seconds)
 
 
