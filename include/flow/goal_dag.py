@@ -21,7 +21,7 @@ from include.tasks.models import STEPS
 Steps = dict[str, type[BaseOperator]]
 ENDS = ("land", "report", "outcome")
 _TITLE = 60  # characters that Airflow's lists show
-_MARKUP = re.compile(r"[^\w\s,;:'\"/=?@%^]")
+_MARKUP = re.compile(r"[^\w\s,;:'\"/=?@%^]|_")
 
 
 def load_steps() -> Steps:

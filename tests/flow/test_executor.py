@@ -1,0 +1,69 @@
+"""The cure of LocalExecutor, against Airflow's own: a contract with 3.3.2, shown to hold and shown to be needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.executors.local_executor import LocalExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
+
+from include.flow import executor as cure
+from include.flow.executor import HoldingLocalExecutor
+
+KEY = TaskInstanceKey("goal", "a.verify", "run", 1, -1)
+
+
+class Workload:
+    """What the executor looks at of a queued step."""
+
+    key = KEY
+
+    class ti:
+        priority_weight = 1
+
+
+@pytest.fixture(params=[HoldingLocalExecutor, LocalExecutor], ids=["cured", "airflow's own"])
+def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Started without worker processes, so that the test plays the worker and decides when its report comes."""
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+    monkeypatch.setattr(LocalExecutor, "_check_workers", lambda self: None)
+    monkeypatch.setattr(LocalExecutor, "_spawn_workers_with_gc_freeze", lambda self, number: None)
+    made = request.param(parallelism=2)
+    made.start()
+    yield made
+    made.end()
+
+
+def hand_in(executor: Any) -> bool:
+    """Queue the step and let the executor hand out work. True when the step reached the workers' queue."""
+    executor.queued_tasks[KEY] = Workload()
+    executor.trigger_tasks(2)
+    if executor.activity_queue.empty():
+        return False
+    executor.activity_queue.get()
+    return True
+
+
+def test_a_resumed_step_waits_for_its_first_end(executor: Any) -> None:
+    cured = isinstance(executor, HoldingLocalExecutor)
+    assert hand_in(executor)
+    assert hand_in(executor) is not cured  # resumed before the first process reported: held, or (Airflow's own) handed out
+    assert (KEY in executor.queued_tasks) is cured  # where has_task() sees it, so that the late report fails nothing
+    executor.result_queue.put((KEY, TaskInstanceState.RUNNING, None))
+    executor.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))
+    executor.sync()
+    assert (KEY in executor.queued_tasks) is cured  # still there while the scheduler processes the report
+    assert executor.get_event_buffer()[KEY][0] == TaskInstanceState.SUCCESS
+    assert hand_in(executor)
+
+
+def test_a_report_that_never_comes_holds_no_longer_than_15_s(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not isinstance(executor, HoldingLocalExecutor):
+        pytest.skip("Airflow's own holds nothing")
+    now = 100.0
+    monkeypatch.setattr(cure.time, "monotonic", lambda: now)
+    assert hand_in(executor) and not hand_in(executor)
+    now += cure.MOST_S + 0.1
+    assert hand_in(executor)
