@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from include.settings import ROOT, Settings
+from include.tasks.models import STEPS
 
 BASE = {"errors", "clock", "settings"}
 PURE = {"models", "rules"}
@@ -25,7 +26,8 @@ PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and argumen
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
     "include.local.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
     "include.local.offline_model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
-    "include.worker.__main__",
+    "include.worker.__main__", "include.worker.run_pytest",
+    *(f"include.flow.steps.{step}" for step in (*STEPS, "land", "report", "outcome")),  # goal_dag names them by its steps
 )  # fmt: skip
 
 
@@ -99,9 +101,7 @@ def test_nobody_imports_the_worker_but_who_ships_it() -> None:
         name for name in in_rooms() if room(name) not in ("worker", "sandbox") and any(room(found) == "worker" for found in ours(name))
     ]
     # Its names of tools are public: the broker offers them to the model.
-    assert [
-        name for name in guilty if ours(name) - {PUBLIC_NAMES} & {n for n in ours(name) if room(n) == "worker"}
-    ] == []
+    assert [name for name in guilty if ours(name) - {PUBLIC_NAMES} & {n for n in ours(name) if room(n) == "worker"}] == []
 
 
 def test_the_ground_floor_imports_nothing_of_ours() -> None:
@@ -126,7 +126,12 @@ def test_rules_do_no_io_and_know_no_clock() -> None:
 
 
 def test_no_room_reaches_into_another_rooms_store() -> None:
-    guilty = [(name, found) for name in in_rooms() for found in ours(name) if layer(found) in STORES and room(found) != room(name) and found not in READS_FILES]
+    guilty = [
+        (name, found)
+        for name in in_rooms()
+        for found in ours(name)
+        if layer(found) in STORES and room(found) != room(name) and found not in READS_FILES
+    ]
     assert [pair for pair in guilty if room(pair[0]) not in HOSTS] == []
 
 
@@ -212,7 +217,9 @@ def test_every_promise_names_tests_that_exist() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
     assert len(named) > 10
     missing = [
-        f"{path}::{test}" for path, test in named if not (ROOT / path).exists() or (f"def {test}(" not in (ROOT / path).read_text() and test)
+        f"{path}::{test}"
+        for path, test in named
+        if not (ROOT / path).exists() or (f"def {test}(" not in (ROOT / path).read_text() and test)
     ]
     assert missing == []
 

@@ -63,10 +63,12 @@ def warden(settings: Settings) -> bool:
 
 
 def airflow(settings: Settings) -> bool:
-    """API server, scheduler, triggerer and DAG processor all say that they are healthy."""
+    """API server, scheduler, triggerer and DAG processor all say that they are healthy; and it is ours, for it knows our password."""
+    login = {"username": "airlock", "password": settings.api_password}
     try:
-        answer = httpx.get(f"{settings.api_url}/api/v2/monitor/health", timeout=3)
-        parts = answer.json()
+        parts = httpx.get(f"{settings.api_url}/api/v2/monitor/health", timeout=3).json()
+        if httpx.post(f"{settings.api_url}/auth/token", json=login, timeout=3).status_code != 201:
+            return False
     except (httpx.HTTPError, ValueError):
         return False
     return all((parts.get(part) or {}).get("status") == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
