@@ -88,10 +88,17 @@ class Broker:
         process.live = {row["task_run"] for row in rows}
         process.wake["live"].set()
         for task_run, epoch in await process.transact(lambda c: assignments.to_assign(c, process.agent)):
-            await process.streams.delete([task_run], inbox_only=True)  # an older attempt's messages; none of this one is there yet
-            if await process.transact(lambda c, t=task_run, e=epoch: assignments.assign(c, process.agent, t, e, process.settings)):  # type: ignore[misc]
-                log.info("assigned %s/%s", task_run, epoch)
+            await self._assign(task_run, epoch)
         await process.transact(lambda c: assignments.cancel_revoked(c, process.agent))
+
+    async def _assign(self, task_run: str, epoch: int) -> None:
+        process = self.process
+        await process.streams.delete([task_run], inbox_only=True)  # an older attempt's messages; none of this one is there yet
+        try:
+            if await process.transact(lambda c: assignments.assign(c, process.agent, task_run, epoch, process.settings)):
+                log.info("assigned %s/%s", task_run, epoch)
+        except AirlockError as error:  # of this lease alone: the others must not wait for it
+            log.error("cannot assign %s/%s: %s", task_run, epoch, error)
 
     async def _live(self, connection: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = await (await connection.execute(_SQL.live_leases, {"agent": self.process.agent})).fetchall()

@@ -13,7 +13,7 @@ from include.broker.models import Call, Reply, Reserved
 from include.broker.process import Process
 from include.database import queries
 from include.database.unit_of_work import AsyncConnection
-from include.errors import BudgetExceeded, ModelFailed, NotFound, StaleEpoch
+from include.errors import AirlockError, BudgetExceeded, ModelFailed, StaleEpoch
 from include.messages.models import LlmError
 
 _SQL = queries.load(__file__)
@@ -86,7 +86,7 @@ async def _answer_turn(process: Process, pending: dict[str, Any]) -> None:
         agent = await process.agent_row(connection)
         try:
             return await conversation.turn_call(connection, agent, task_run, epoch, pending["idempotency_key"])
-        except NotFound as error:
+        except AirlockError as error:
             problem = LlmError(kind="model", message=str(error))
             await conversation.refuse(connection, process.agent, task_run, epoch, message_id, problem)
             return None

@@ -168,3 +168,33 @@ def yard_request(yard, run: str, number: int, seconds: float = 30) -> dict[str, 
             [id_, run, f"{run}/plan/{number}", Jsonb(body)],
         )
     return wait_until("the request ends", lambda: next(iter(yard.rows("SELECT * FROM model_requests WHERE id = %s AND state <> 'requested'", id_)), None), seconds)  # fmt: skip
+
+
+def test_what_a_dead_consumer_took_is_claimed(yard) -> None:  # type: ignore[no-untyped-def]
+    # Seed defect D13. A consumer read the message, perhaps even committed, and died before it acknowledged.
+    worker = yard.attempt()
+    stream = f"task:{worker.task_run}:out"
+    yard.broker_streams.xgroup_create(stream, "broker", id="0", mkstream=True)
+    worker.tell(models.Progress(status="working", step="taken by a dead one"))
+    assert yard.broker_streams.xreadgroup("broker", "dead", {stream: ">"})
+    yard.broker()
+    wait_until("it is claimed", lambda: yard.one("SELECT step FROM attempts") == "taken by a dead one", 30)
+    wait_until("it is acknowledged", lambda: yard.broker_streams.xpending(stream, "broker")["pending"] == 0)
+
+
+def test_two_replicas_share_the_work_and_end_on_sigterm(yard) -> None:  # type: ignore[no-untyped-def]
+    yard.model({"tasks": {"parser": [[READ] * 6]}})
+    brokers = [yard.broker(), yard.broker()]
+    worker = yard.attempt()
+    worker.wait_for("task.assign")
+    replies: list[Any] = []
+    for turn in range(1, 7):
+        replies.append(worker.ask(models.LlmRequest(turn=turn, results=results(replies[-1]) if replies else [])))
+    worker.reply_to(worker.tell(models.TaskComplete(summary="", commit=None)))
+    assert all(reply.error is None for reply in replies)
+    assert yard.one("SELECT count(*) FROM model_calls WHERE state = 'settled'") == 6 == yard.one("SELECT count(*) FROM model_calls")
+    assert [m.seq for m in worker.inbox()] == list(range(1, 9))  # in order, though two send
+    for broker in brokers:
+        broker.terminate()
+    assert [broker.wait(20) for broker in brokers] == [0, 0]
+    assert yard.one("SELECT count(*) FROM pg_stat_activity WHERE usename = 'airlock_broker' AND datname = current_database()") == 0
