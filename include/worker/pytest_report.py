@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import sys
 import threading
 from typing import Any, NamedTuple
 
@@ -58,15 +60,24 @@ def run(paths: Paths, timeout_s: int, stop: threading.Event | None = None) -> Re
     outcomes.touch()
     write = (str(paths.repo), str(folder), str(paths.scratch), "/dev/shm", *DEVICES)
     policy = Policy(read=(str(paths.toolbox), str(paths.git)), write=write, cpu_s=timeout_s * 4)
-    command = ["python3", "-I", "-S", "-B", str(paths.site / "run_pytest.py"), str(paths.site), str(paths.repo), str(outcomes)]
+    command = [
+        os.path.realpath(sys.executable),
+        "-I",
+        "-S",
+        "-B",
+        str(paths.site / "run_pytest.py"),
+        str(paths.site),
+        str(paths.repo),
+        str(outcomes),
+    ]
     environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(paths.scratch), "GIT_CONFIG_NOSYSTEM": "1"}
     try:
         finished = child.run(paths, policy, command, timeout_s=timeout_s, cwd=paths.repo, environment=environment, stop=stop)
     except NotSealed as error:
         return Report({}, None, 0, str(error), "")
-    finally_read = _read(outcomes.read_bytes()[:MAX_OUTCOMES_BYTES])
+    lines = _read(outcomes.read_bytes()[:MAX_OUTCOMES_BYTES])
     outcomes.unlink()
-    return _report(finished, finally_read, timeout_s)
+    return _report(finished, lines, timeout_s)
 
 
 def _report(finished: Finished, lines: _Lines, timeout_s: int) -> Report:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -103,12 +105,14 @@ class Tools:
 
     def _search_files(self, pattern: str) -> str:
         paths = self._paths
-        command = ["python3", "-I", "-S", str(paths.program), "search", str(paths.repo)]
+        command = [os.path.realpath(sys.executable), "-I", "-S", str(paths.program), "search", str(paths.repo)]
         policy = Policy(read=(str(paths.repo), str(paths.toolbox)), cpu_s=SEARCH_TIMEOUT_S)
-        keep = 1024 * 1024
+        keep = 8 * 1024 * 1024
         finished = child.run(paths, policy, command, timeout_s=SEARCH_TIMEOUT_S, cwd=paths.repo, stdin=pattern.encode(), keep=keep)
         if finished.exit_code == 2:
             raise ToolRefused(f"not a regular expression: {finished.err.decode(errors='replace').strip()}. Escape what is meant literally.")
+        if finished.exit_code == 1:
+            raise ToolRefused(f"the search failed: {finished.err.decode(errors='replace').strip()[-300:]}. Use read_file instead.")
         if finished.exit_code != 0:
             raise ToolRefused(f"the search did not end within {SEARCH_TIMEOUT_S} s. Use a simpler pattern.")
         found = strict_json.loads(finished.out)

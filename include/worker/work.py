@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import traceback
@@ -10,7 +11,7 @@ from typing import Any
 from include.worker import child, loop, seal
 from include.worker.conversation import Conversation, Timing
 from include.worker.envelope import take_keys
-from include.worker.errors import Cancelled, NoAnswer
+from include.worker.errors import Cancelled, GitFailed, NoAnswer
 from include.worker.git import BRANCH, Repository
 from include.worker.heartbeat import Heartbeat
 from include.worker.loop import Complete, Failed
@@ -62,10 +63,12 @@ def _attempt(paths: Paths, conversation: Conversation, heartbeat: Heartbeat) -> 
 
 def _complete(repository: Repository, tools: Tools, ended: Complete) -> Ending:
     """Hand in what is committed; the summary names what is not."""
+    commit = repository.hand_in()
     summary = ended.summary[:7000]
-    if lost := tools.uncommitted():
-        summary += f"\n\n{len(lost)} written files were not committed and are not handed in: {', '.join(lost[:10])}"[:900]
-    return "task.complete", {"summary": summary, "commit": repository.hand_in()}
+    with contextlib.suppress(GitFailed, OSError):  # a courtesy; the work is handed in already
+        if lost := tools.uncommitted():
+            summary += f"\n\n{len(lost)} written files were not committed and are not handed in: {', '.join(lost[:10])}"[:900]
+    return "task.complete", {"summary": summary, "commit": commit}
 
 
 def _failed(ended: Failed) -> Ending:

@@ -230,20 +230,19 @@ sys.path.insert(0, sys.argv[1])
 from include.worker import {program}
 from include.worker.paths import Paths
 paths = Paths(*map(Path, json.loads(sys.argv[2])))
+{before}
 {timing}
 sys.exit({program}.main(paths{extra}))
 """
 
 
-def start_program(
-    program: str, paths: Paths, timing: dict[str, float] | None = None, python: str = sys.executable
-) -> subprocess.Popen[bytes]:
+def start_program(program: str, paths: Paths, timing: dict[str, float] | None = None, before: str = "") -> subprocess.Popen[bytes]:
     """Run ``work`` or ``verify`` of the zipapp in a process of its own, with other places than the fixed ones."""
     lines = f"from include.worker.conversation import Timing\ntiming = Timing(**{timing!r})" if timing else ""
-    code = _RUN.format(program=program, timing=lines, extra=", timing" if timing else "")
+    code = _RUN.format(program=program, before=before, timing=lines, extra=", timing" if timing else "")
     places = json.dumps([str(path) for path in paths])
     return subprocess.Popen(
-        [python, "-I", "-S", "-c", code, str(paths.program), places],
+        [sys.executable, "-I", "-S", "-c", code, str(paths.program), places],
         env={"PATH": os.environ["PATH"]},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -264,12 +263,11 @@ class Attempt:
         self.process: subprocess.Popen[bytes] | None = None
         self.stderr = ""
 
-    def start(self, *, assign: bool = True) -> Attempt:
+    def start(self, *, before: str = "") -> Attempt:
         self.relay.start()
         self.broker.start()
-        if assign:
-            self.broker.assign_task()
-        self.process = start_program("work", self.paths, self.timing)
+        self.broker.assign_task()
+        self.process = start_program("work", self.paths, self.timing, before)
         return self
 
     def wait(self, seconds: float = 60) -> int:

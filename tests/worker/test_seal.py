@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from include.worker import child, landlock, seal, seccomp
 from include.worker.errors import NotSealed
 from include.worker.seal import DEVICES, Policy
+from tests.worker.sandbox import calls, says
 
 HELD = """
 import ctypes, fcntl, multiprocessing, os, signal, socket, struct, sys, threading
@@ -248,3 +250,34 @@ def test_the_filters_of_both_machines_are_well_formed():
         assert program[-1] == (0x06, 0, 0, 0x7FFF0000) and len(program) < 4096
         for at, (code, taken, other, _) in enumerate(program):
             assert code not in (0x15, 0x35, 0x45) or at + 1 + max(taken, other) < len(program)
+
+
+WITHOUT_LANDLOCK = """
+import ctypes, struct
+from include.worker import syscalls
+code = b"".join(struct.pack("=HBBI", *each) for each in [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (6, 0, 0, 0x50026), (6, 0, 0, 0x7fff0000)])
+buffer = ctypes.create_string_buffer(code, len(code))
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+syscalls.prctl(38, 1)
+syscalls.prctl(22, 2, ctypes.byref(Program(4, ctypes.cast(buffer, ctypes.c_void_p).value)))
+"""
+REACH = """
+import os, socket
+def test_reach():
+    try:
+        socket.socket(socket.AF_UNIX).connect({path!r})
+    except PermissionError:
+        return
+    assert False, "reached the relay"
+"""
+
+
+def test_without_landlock_it_says_so_and_the_relay_stays_out_of_reach(attempt, place):
+    """Given a kernel without Landlock (a filter answers ENOSYS to its first call)."""
+    test = REACH.format(path=str(place / "run-task" / "relay.sock"))
+    run = attempt([calls(("run_tests", {})), says("done")], files={"test_reach.py": test})
+    run.start(before=WITHOUT_LANDLOCK)
+    assert run.wait() == 0
+    assert "no Landlock" in run.broker.of("progress")[0]["payload"]["step"]
+    assert json.loads(next(run.results())["content"])["passed"] == 1
