@@ -43,6 +43,7 @@ WAIT_MS: Final = 5000
 ENTRIES: Final = 16
 UNPRIVILEGED_UID: Final = 19999
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
+_ENVIRONMENT: Final = frozenset({"PATH", "LANG", "LC_ALL", "AIRLOCK_HOME", "AIRLOCK_STARTED_BY"})  # no secret reaches it by another name
 _GET: Final = struct.Struct(">QQH")
 _ENTRY: Final = struct.Struct(">QQI")
 _HEX: Final = frozenset(b"0123456789abcdef")
@@ -278,7 +279,7 @@ def _start_clean() -> None:
     with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(mine.valkey_password)
     arguments = ["--control", str(mine.run_dir / "relay-control.sock"), "--valkey", f"{mine.valkey_host}:{mine.valkey_port}"]
-    kept = {name: value for name, value in os.environ.items() if not name.endswith(("PASSWORD", "_KEY"))}
+    kept = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.startswith("PYTHON")}
     os.execve(sys.executable, [sys.executable, "-m", "include.sandbox.relay", *arguments, "--password-file", str(secret)], kept)
 
 
@@ -317,6 +318,7 @@ def main() -> None:
         port=int(port),
         username="relay",
         password=password,
+        driver_info=None,  # else the library reads its own version from a file that this user may not read
         max_connections=512,
         timeout=5,
         socket_connect_timeout=5,

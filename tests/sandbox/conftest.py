@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Node:
 
     def start_warden(self) -> None:
         self.spawn("include.sandbox.warden")
-        wait_until(f"the warden serves\n{self.log('warden')}", self.serves, 20)
+        wait_until(f"the warden serves\n{self.log('warden')}", self.serves, 60)
 
     def start_relay(self) -> None:
         self.spawn("include.sandbox.relay")
@@ -70,6 +71,13 @@ class Node:
         child = self.children.pop(name)
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+    def end_all(self) -> None:
+        """Revoke what lives and wait for the warden to end it."""
+        if "warden" not in self.children:
+            self.start_warden()
+        self.do("UPDATE leases SET revoked_at = clock_timestamp(), grace = '0 s' WHERE ended_at IS NULL")
+        wait_until("all leases end", lambda: self.one("SELECT 1 AS one WHERE NOT EXISTS (SELECT FROM leases WHERE ended_at IS NULL)"), 60)
 
     def stop(self) -> None:
         for child in self.children.values():
@@ -136,7 +144,7 @@ class Node:
     def revoke(self, lease: str) -> None:
         self.do("UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = 'a test' WHERE id = %s", lease)
 
-    def ended(self, lease: str, seconds: float = 20) -> dict[str, Any]:
+    def ended(self, lease: str, seconds: float = 40) -> dict[str, Any]:
         """Wait for the end; returns the evidence."""
         wait_until(
             f"{lease} ends\n{self.log('warden')}",
@@ -155,42 +163,63 @@ class Node:
         (self.settings.toolbox_dir / "worker.pyz").write_text(text)
 
 
-@pytest.fixture(params=["docker", "bubblewrap"])
+@pytest.fixture(scope="module", params=["docker", "bubblewrap"])
 def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "docker" and not docker_answers():
         pytest.skip("no Docker engine with the worker image here")
     return str(request.param)
 
 
-@pytest.fixture
-def node(settings: Settings, engine: str) -> Iterator[Node]:
-    """A node with a running warden and relay, and nothing left of it afterwards."""
-    home = Path(tempfile.mkdtemp(prefix="airlock-node-"))
+@contextmanager
+def own_home(servers: Settings, engine: str) -> Iterator[Settings]:
+    """A home folder and a database of their own on the session's servers."""
+    home, database = Path(tempfile.mkdtemp(prefix="airlock-node-")), f"t_{secrets.token_hex(6)}"
     home.chmod(0o755)
-    (home / "runtime.json").write_text((settings.home / "runtime.json").read_text())
+    (home / "runtime.json").write_text((servers.home / "runtime.json").read_text())
+    admin = os.environ["AIRLOCK_TEST_ADMIN_DSN"]
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database} TEMPLATE airlock OWNER airlock_owner")
     before = os.environ["AIRLOCK_HOME"]
-    os.environ |= {"AIRLOCK_HOME": str(home), "AIRLOCK_ENGINE": engine}
+    os.environ |= {"AIRLOCK_HOME": str(home), "AIRLOCK_ENGINE": engine, "AIRLOCK_PG_DATABASE": database}
     settings_module.settings.cache_clear()
-    mine = settings_module.settings()
-    node = Node(mine, engine)
-    mine.bundles_dir.mkdir()
-    (mine.bundles_dir / f"{COMMIT}.bundle").write_bytes(b"not really a bundle")
-    node.program("print('hello from inside')")
-    node.seed()
-    node.start_relay()
-    node.start_warden()
     try:
-        yield node
+        yield settings_module.settings()
     finally:
-        node.do("UPDATE leases SET revoked_at = clock_timestamp(), grace = '0 s' WHERE ended_at IS NULL")
-        if "warden" not in node.children:
-            node.start_warden()
-        wait_until("all leases end", lambda: node.one("SELECT count(*) AS n FROM leases WHERE ended_at IS NULL")["n"] == 0, 20)  # type: ignore[index]
-        node.stop()
         os.environ["AIRLOCK_HOME"] = before
-        del os.environ["AIRLOCK_ENGINE"]
+        del os.environ["AIRLOCK_ENGINE"], os.environ["AIRLOCK_PG_DATABASE"]
         settings_module.settings.cache_clear()
-        subprocess.run(["rm", "-rf", "--one-file-system", str(home)], check=True)
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
+        subprocess.run(["rm", "-rf", "--one-file-system", str(home)], check=False)
+
+
+@pytest.fixture(scope="module")
+def module_node(servers: Settings, engine: str) -> Iterator[Node]:
+    """A node with a running warden and relay, and nothing left of it afterwards."""
+    with own_home(servers, engine) as mine:
+        node = Node(mine, engine)
+        try:
+            mine.bundles_dir.mkdir()
+            (mine.bundles_dir / f"{COMMIT}.bundle").write_bytes(b"not really a bundle")
+            node.seed()
+            node.program("")
+            node.start_relay()
+            node.start_warden()
+            yield node
+            node.end_all()
+        finally:
+            node.stop()
+
+
+@pytest.fixture
+def node(module_node: Node) -> Iterator[Node]:
+    """The module's node, brought back to: warden and relay run, no lease lives."""
+    module_node.program("print('hello from inside')")
+    for name, start in (("relay", module_node.start_relay), ("warden", module_node.start_warden)):
+        if name not in module_node.children:
+            start()
+    yield module_node
+    module_node.end_all()
 
 
 def timed(act: Any) -> float:

@@ -105,20 +105,21 @@ def test_what_it_reaches_and_what_not(node: Node) -> None:
 
 
 def test_control_the_probe_does_reach_out_when_nothing_holds_it(node: Node, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """The same probe on the bare machine, or in a privileged container on the host's network, reaches what a sandbox must not."""
+    """The same probe on the bare machine, or in a container with nothing of the profile, reaches what a sandbox must not."""
     text = PROBE.replace("HOST", '"127.0.0.1"').replace("PORT", str(node.settings.valkey_port)).replace("/workspace", str(tmp_path))
-    safe = (
-        text.replace('write("/usr/x")', "write('/var/tmp/airlock-probe')")
-        .replace('write("/x")', "lambda: 1/0")
-        .replace("call(272, 0x10000000)", "1/0")
-    )
-    command = ["python3", "-I", "-S", "-c", safe]
+    for harm in ('write("/usr/x")', 'write("/x")', "call(272, 0x10000000)"):
+        text = text.replace(harm, "1 / 0" if harm.startswith("call") else "lambda: 1 / 0")
+    command = ["python3", "-I", "-S", "-c", text]
+    reached = {"host_port", "udp_route", "ptrace", "io_uring", "packet", "docker", "etc_shadow", "keyctl"}
     if node.engine == "docker":
         mounted = ["-v", f"{tmp_path}:{tmp_path}", "-v", "/var/run/docker.sock:/var/run/docker.sock"]
-        command = ["docker", "run", "--rm", "--privileged", "--network=host", *mounted, "airlock/worker:latest", *command]
+        naked = ["--network=host", "--security-opt", "seccomp=unconfined"]
+        command = ["docker", "run", "--rm", *naked, *mounted, "airlock/worker:latest", *command]
+    else:
+        reached |= {"core_pattern", "processes"}
     subprocess.run(command, check=True, capture_output=True)
     facts = json.loads((tmp_path / "handin").read_text())
-    assert all(facts[what] for what in ("host_port", "core_pattern", "ptrace", "io_uring", "packet", "docker", "etc_shadow", "keyctl"))
+    assert reached <= {what for what, done in facts.items() if done}
 
 
 def test_inspect_equals_the_profile(node: Node) -> None:
