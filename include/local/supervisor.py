@@ -150,6 +150,7 @@ class Supervisor:
 
     def _ended(self, child: Child, now: float) -> None:
         assert child.popen is not None
+        _kill_group(child.popen.pid)  # its own children: PostgreSQL does not start beside the backends of a dead postmaster
         child.exit, child.popen = child.popen.returncode, None
         if child.process.once and child.exit == 0:
             child.state = "done"
@@ -199,7 +200,7 @@ class Supervisor:
                 child.popen.wait(child.process.stop_s)
             except subprocess.TimeoutExpired:
                 self._say(f"{child.process.name} did not stop in {child.process.stop_s:g} s and is killed")
-                os.killpg(child.popen.pid, signal.SIGKILL)
+                _kill_group(child.popen.pid)
                 child.popen.wait()
         was_up, child.popen, child.state = child.is_up, None, "stopped"
         if was_up:
@@ -218,6 +219,13 @@ class Supervisor:
             new.write_text(text)
             new.replace(self.home / "run" / "state.json")
             self._written = text
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def open_log(home: Path, name: str) -> IO[bytes]:
