@@ -65,6 +65,8 @@ def sandboxes(settings: Settings) -> Check:
     if settings.engine == "docker":
         return Check("sandboxes", False, f"AIRLOCK_ENGINE is docker and {docker}. Start dockerd, or unset AIRLOCK_ENGINE.")
     problem = bubblewrap_problem()
+    if not problem and settings.engine == "bubblewrap":
+        return Check("sandboxes", True, "AIRLOCK_ENGINE is bubblewrap: workers run in it.")
     if not problem:
         return Check("sandboxes", True, f"No usable Docker engine ({docker}): workers run in bubblewrap.")
     return Check(

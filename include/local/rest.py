@@ -17,7 +17,7 @@ class Airflow:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._http = httpx.Client(base_url=settings.api_url, timeout=20)
+        self._http = httpx.Client(base_url=settings.api_url, timeout=60)  # its first answer on a busy machine takes long
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
