@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from typing import Any
 
 # What runs a step, from the task process up. Imported in the scheduler, whose executor forks workers, which fork the steps.
 STEP = (
@@ -66,14 +67,35 @@ def preload() -> None:
         step()
 
 
+def share_versions() -> None:
+    """Make the routes of the execution API's versions once: 4 CPU-s that api-server, triggerer and dag-processor would each spend later.
+
+    Each app copies the routes into its own router. If this internal way is gone, they are made at the first step, as by default.
+    """
+    from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
+
+    applications: Any = importlib.import_module("cadwyn.applications")
+    generate = applications.generate_versioned_routers
+    made: list[Any] = []
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        if not made:
+            made.append(generate(*args, **kwargs))
+        return made[0]
+
+    try:
+        applications.generate_versioned_routers = once
+        create_task_execution_api_app()._cadwyn_initialize()  # type: ignore[attr-defined]
+    except Exception as error:
+        applications.generate_versioned_routers = generate
+        print(f"airlock: the execution API is not warm: {error}", file=sys.stderr)
+
+
 def migrate() -> None:
-    """Bring Airflow's metadata database to its newest version, and let go of all connections, so that no child inherits one."""
-    from airflow import settings
+    """Bring Airflow's metadata database to its newest version."""
     from airflow.utils.db import initdb
 
     initdb()
-    assert settings.engine
-    settings.engine.dispose()
 
 
 def component(argv: tuple[str, ...]) -> int:
@@ -89,7 +111,7 @@ def component(argv: tuple[str, ...]) -> int:
 
     sys.argv = ["airflow", *argv]
     try:
-        main()  # type: ignore[no-untyped-call]
+        main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -45,4 +45,4 @@ class ReworkTrigger(BaseTrigger):
         """See ``ask_until_cleared``."""
         self.log.info("Asking for the rework that was decided (%s)", self.ask["rework"])
         await ask_until_cleared(**self.ask)
-        yield TriggerEvent({"stale": True})  # type: ignore[no-untyped-call]
+        yield TriggerEvent({"stale": True})

@@ -17,8 +17,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from include.settings import ROOT, Settings, settings
 
@@ -274,6 +275,18 @@ def _kill_group(pid: int, signal_: int) -> None:
         pass
 
 
+def _end(work: Callable[[], object]) -> NoReturn:
+    """In a forked child: do this, and end without running the parent's exit handlers."""
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
 def main(overrides: Mapping[str, str] | None = None) -> None:
     """Run Airflow until SIGTERM.
 
@@ -282,10 +295,15 @@ def main(overrides: Mapping[str, str] | None = None) -> None:
     """
     os.environ.update({**environment(settings()), **(overrides or {})})
     sys.path[:] = [str(ROOT), str(ROOT / "config"), *(entry for entry in sys.path if entry not in ("", str(ROOT), str(ROOT / "config")))]
-    from include.flow.preload import migrate, preload
+    from include.flow.preload import migrate, preload, share_versions
 
     preload()
-    migrate()
+    migration = os.fork()  # beside the rest: a child, so that no connection is inherited by the four
+    if migration == 0:
+        _end(migrate)
+    share_versions()
+    if os.waitpid(migration, 0)[1]:
+        sys.exit("Airflow's metadata database could not be brought to its newest version; the reason stands above.")
     gc.collect()
     gc.freeze()
     os.register_at_fork(after_in_child=die_with_parent)

@@ -32,6 +32,7 @@ class Airflow:
     def __init__(self, settings: Settings, dags: Path) -> None:
         self.settings, self.dags = settings, dags
         self.states: dict[str, set[str]] = {}
+        self.launcher: subprocess.Popen[bytes]
         self.http = httpx.Client(base_url=settings.api_url, timeout=20, trust_env=False)
         self.database = probe.database()
         self.metadata = psycopg.connect(settings.dsn("owner", "airflow"), autocommit=True)
@@ -156,16 +157,17 @@ def airflow(servers: Settings) -> Iterator[Airflow]:
     began = time.monotonic()
     launcher = start(servers.home, {"PROBE_DAGS": str(dags)})
     client = Airflow(settings, dags)
+    client.launcher = launcher
     try:
         ready = wait_for_airflow(client, launcher)
         print(f"\nAirflow answers {time.monotonic() - began:.1f} s after its launcher was started ({ready})")
         yield client
     finally:
-        launcher.send_signal(signal.SIGTERM)
+        client.launcher.send_signal(signal.SIGTERM)
         try:
-            launcher.wait(20)
+            client.launcher.wait(30)
         except subprocess.TimeoutExpired:
-            launcher.kill()
+            client.launcher.kill()
         client.database.close()
         client.metadata.close()
         if keep := os.environ.get("AIRLOCK_TEST_KEEP_LOGS"):
