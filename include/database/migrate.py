@@ -27,11 +27,11 @@ def create_roles_and_databases(admin_dsn: str, settings: Settings, databases: tu
     with psycopg.connect(admin_dsn, autocommit=True) as connection:
         for role in ROLES:
             name = sql.Identifier(f"airlock_{role}")
-            if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (f"airlock_{role}",)).fetchone():
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (f"airlock_{role}",)).fetchone():
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
             connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(settings.pg_password)))
         for database in databases:
-            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).fetchone():
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER airlock_owner").format(sql.Identifier(database)))
 
 

@@ -2,7 +2,7 @@
 UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s WHERE revoked_at IS NULL AND ended_at IS NULL;
 
 -- name: any_live_lease | is a sandbox still there
-SELECT FROM leases WHERE ended_at IS NULL LIMIT 1;
+SELECT 1 FROM leases WHERE ended_at IS NULL LIMIT 1;
 
 -- name: goal_names | every name that a goal can be called by
 SELECT g.id::text AS goal, g.dag_id, g.idempotency_key, g.title, r.id AS run FROM goals g LEFT JOIN goal_runs r ON r.goal = g.id;
