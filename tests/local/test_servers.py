@@ -83,3 +83,9 @@ def test_a_wrong_password_is_not_let_in(own: Settings) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(health.admin_dsn(own.model_copy(update={"pg_password": "wrong"})))
     assert not health.valkey(own.model_copy(update={"valkey_password": "wrong"})) and health.valkey(own)
+
+
+def test_roles_and_databases_are_made_once(servers: Settings) -> None:
+    from include.database.migrate import create_roles_and_databases
+
+    create_roles_and_databases(os.environ["AIRLOCK_TEST_ADMIN_DSN"], servers)  # again: the fixture made them
