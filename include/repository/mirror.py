@@ -60,15 +60,12 @@ def fetch_base(settings: Settings, repository: str, path: str, branch: str) -> s
         close = difflib.get_close_matches(branch, heads, n=1)
         remedy = f"Did you mean {close[0]!r}?" if close else f"Known branches: {', '.join(sorted(heads)[:10])}."
         raise BadInput("base", f"{branch!r} is not a branch of {path}", remedy)
+    if git.text(["-C", path, "rev-parse", "--is-shallow-repository"]) == "true":
+        raise BadInput("repository", f"{path} is a shallow clone", "Run `git fetch --unshallow` in it, then submit again.")
     mirror = path_of(settings, repository)
     wanted = f"+refs/heads/{branch}:refs/base/{branch}"
     options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance"]
-    try:
-        git.run(["fetch", *options, "--end-of-options", path, wanted], mirror, protocol="file")
-    except GitFailed as error:
-        if "shallow" in str(error):
-            raise BadInput("repository", f"{path} is a shallow clone", "Run `git fetch --unshallow` in it, then submit again.") from error
-        raise
+    git.run(["fetch", *options, "--end-of-options", path, wanted], mirror, protocol="file")
     return git.text(["rev-parse", "--verify", "--end-of-options", f"refs/base/{branch}^{{commit}}"], mirror)
 
 
