@@ -51,7 +51,7 @@ ATTACKS = {
     "new namespace": "os.pipe(); call(272, 0x10000000)",
     "namespace by clone": "pid = libc.syscall(56, 0x10000011, 0, 0, 0, 0)\nif pid == 0: os._exit(0)\nassert pid > 0",
     "chroot": "os.chroot('.')",
-    "mount": "call(165, b'none', b'.', b'tmpfs', 0, 0)",
+    "mount": "here = os.getcwd().encode(); call(165, b'none', here, b'tmpfs', 0, 0); call(166, here, 2)",  # the control undoes it
     "keyring": "call(250, 0, -3, 0)",
     "io_uring": "call(425, 1, ctypes.create_string_buffer(120))",
     "userfaultfd": "call(323, 1)",
