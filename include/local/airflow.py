@@ -105,7 +105,11 @@ def _sections(settings: Settings, home: Path) -> dict[str, dict[str, str]]:
             "scheduler_health_check_threshold": "12",
         },
         "triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "15", "queues_enabled": "False"},
-        "workers": {"min_heartbeat_interval": "1"},  # else a worker slot stays held for 5 s after many a step
+        "workers": {
+            "min_heartbeat_interval": "1",  # else a worker slot stays held for 5 s after many a step
+            "execution_api_retries": "20",  # a step that begins while the api-server is away waits for it for a minute or more
+            "execution_api_retry_wait_max": "5",
+        },
         "dag_processor": {
             "refresh_interval": "60",
             "bundle_refresh_check_interval": "1",
