@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from include.errors import BadInput, GitFailed
-from include.repository import git
+from include.repository import git, trees
 from include.settings import Settings
 
 
@@ -40,7 +41,7 @@ def ensure_mirror(settings: Settings, repository: str, path: str) -> Path:
     try:
         os.rename(draft, mirror)  # atomic: nobody sees half a mirror
     except OSError:  # another process was first
-        git_leftover(draft)
+        shutil.rmtree(draft, ignore_errors=True)
     return mirror
 
 
@@ -65,7 +66,12 @@ def fetch_base(settings: Settings, repository: str, path: str, branch: str) -> s
     mirror = path_of(settings, repository)
     wanted = f"+refs/heads/{branch}:refs/base/{branch}"
     options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance"]
-    git.run(["fetch", *options, "--end-of-options", path, wanted], mirror, protocol="file")
+    try:
+        git.run(["fetch", *options, "--end-of-options", path, wanted], mirror, protocol="file")
+    except GitFailed:
+        if not trees.clear_stale_locks(mirror, f"refs/base/{branch}"):
+            raise
+        git.run(["fetch", *options, "--end-of-options", path, wanted], mirror, protocol="file")
     return git.text(["rev-parse", "--verify", "--end-of-options", f"refs/base/{branch}^{{commit}}"], mirror)
 
 
@@ -80,13 +86,6 @@ def changed_paths(path: str) -> list[str]:
     """The paths of the person's work tree that differ from its last commit, new files included."""
     asked = ["-C", path, "status", "--porcelain=v1", "-z", "--no-renames", "--ignore-submodules=all", "--untracked-files=normal"]
     return [entry[3:] for entry in git.text(asked).split("\0") if entry]
-
-
-def git_leftover(folder: Path) -> None:
-    """Remove a folder that git made and nobody uses."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _heads(path: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from include.errors import BundleRefused, GitFailed
 from include.repository import git, rules, trees
 from include.settings import Settings
 
+STALE_S = 3600
+"""Seconds after which a quarantine is a leftover. Each git call on one ends within a minute."""
 _RAW = (
     "diff-tree", "-r", "-z", "--raw", "--root", "-m", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-commit-id",
 )  # fmt: skip
@@ -55,8 +58,8 @@ def accept(settings: Settings, mirror: Path, handin: Path, base_commit: str, tas
 
 
 def clear_leftovers(mirror: Path) -> int:
-    """Remove quarantines that a killed process left. Call it when nobody verifies; returns how many there were."""
-    left = list((mirror / "objects").glob("quarantine-*"))
+    """Remove quarantines that a killed process left: a living one is done within minutes. Returns how many there were."""
+    left = [folder for folder in (mirror / "objects").glob("quarantine-*") if time.time() - folder.stat().st_mtime > STALE_S]
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
     return len(left)
@@ -95,6 +98,7 @@ def _check_prerequisites(mirror: Path, header: rules.Header, base_commit: str) -
 
 @contextmanager
 def _apart(mirror: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    clear_leftovers(mirror)
     objects = Path(tempfile.mkdtemp(prefix="quarantine-", dir=mirror / "objects"))
     apart = {
         "GIT_OBJECT_DIRECTORY": str(objects),

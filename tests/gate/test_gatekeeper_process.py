@@ -73,7 +73,9 @@ def test_it_judges_what_was_asked_before_and_while_it_runs(process: Any, world: 
     while answer("unknown", "nowhere").green is None and time.monotonic() < end:
         time.sleep(0.05)
     assert answer("unknown", "nowhere").green is False
-    world.row("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gatekeeper'")
+    with psycopg.connect(os.environ["AIRLOCK_TEST_ADMIN_DSN"]) as admin:
+        mine = "application_name = 'gatekeeper' AND datname = %s"
+        admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}", [world.settings.pg_database])
     ask("after")
     assert wait_for("after", 30).green is True  # a lost connection is made again
     process.send_signal(signal.SIGTERM)

@@ -31,6 +31,16 @@ def test_only_the_asked_branch_is_fetched(settings: Settings, tmp_path: Path) ->
     assert take_in(settings, person)[1] == person.tip() != rewound
 
 
+def test_a_lock_of_a_killed_fetch_does_not_block(settings: Settings, tmp_path: Path) -> None:
+    person = make_person(tmp_path / "person")
+    the_mirror, _ = take_in(settings, person)
+    lock = the_mirror / "refs/base/main.lock"
+    lock.touch()
+    os.utime(lock, (1_700_000_000, 1_700_000_000))
+    commit = person.commit({"a.py": "A = 2\n"})
+    assert take_in(settings, person)[1] == commit and not lock.exists()
+
+
 def test_what_cannot_be_read_is_told_with_field_and_remedy(settings: Settings, tmp_path: Path) -> None:
     person = make_person(tmp_path / "person")
     person.commit({f"{number}": "x" for number in range(3)})

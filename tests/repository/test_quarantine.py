@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,9 +303,13 @@ def test_another_bundle_of_the_same_attempt_is_refused(world: World) -> None:
 
 
 def test_a_quarantine_that_a_kill_left_is_cleared(world: World) -> None:
-    (world.mirror / "objects" / "quarantine-dead").mkdir()
-    assert quarantine.clear_leftovers(world.mirror) == 1
-    assert quarantine.clear_leftovers(world.mirror) == 0
+    for name, age in (("dead", 2 * quarantine.STALE_S), ("alive", 60)):
+        folder = world.mirror / "objects" / f"quarantine-{name}"
+        folder.mkdir()
+        os.utime(folder, (time.time() - age, time.time() - age))
+    world.worker.commit({"b.py": "B = 2\n"})
+    world.accept(world.bundle())
+    assert [folder.name for folder in (world.mirror / "objects").glob("quarantine-*")] == ["quarantine-alive"]
 
 
 def _listing(mirror: Path) -> list[str]:
