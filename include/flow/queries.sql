@@ -2,6 +2,9 @@
 WITH watched AS (UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(subject)s::uuid AND ended_at IS NULL)
 SELECT EXISTS (SELECT FROM evidence WHERE lease = %(subject)s::uuid)
 
+-- name: unwatched | no lease step watches this attempt any more
+SELECT revoked_at IS NOT NULL OR ended_at IS NOT NULL OR watched_at < clock_timestamp() - interval '3 seconds' FROM leases WHERE id = %(subject)s::uuid
+
 -- name: judged | the gatekeeper has given its verdict
 SELECT green IS NOT NULL FROM verdicts WHERE id = %(subject)s::uuid
 

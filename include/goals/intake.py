@@ -65,7 +65,8 @@ def submit(connection: Connection, settings: Settings, request: GoalRequest, cre
         known = connection.execute(_SQL.goal_by_key, {"key": request.key}).fetchone()
         assert known is not None
     if known["request_sha256"] != request.sha256:
-        raise Conflict("key", f"{request.key!r} was used for another goal ({known['title']!r})", "Use a new key.")
+        problem = f"{request.key!r} was used for another goal ({known['title']!r})"
+        raise Conflict("key", problem, "Use a new key.")
     return Submission(known, _first_run(connection, known), again=True)
 
 

@@ -32,7 +32,8 @@ WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURN
 SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, (e.lease IS NOT NULL) AS has_evidence,
        l.expires_at <= clock_timestamp() AS expired,
        l.heartbeat_at + make_interval(secs => %(heartbeat_timeout)s) <= clock_timestamp()
-         AND clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %(heartbeat_timeout)s) AS silent
+         AND clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %(heartbeat_timeout)s) AS silent,
+       l.revoked_at IS NULL AND l.ended_at IS NULL AND l.watched_at > clock_timestamp() - interval '3 seconds' AS watched
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id
 WHERE l.task_run = %(task_run)s AND l.epoch = %(epoch)s AND l.kind = 'work'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from include.artifacts import service as artifacts
 from include.database.unit_of_work import Connection
@@ -41,10 +42,11 @@ class Failed(NamedTuple):
 
 
 class NotVerifiable(NamedTuple):
-    """The task run is not where a verification begins: done already (``fine``), or ended."""
+    """The task run is not where a verification begins: done already (``fine``), still worked on under ``lease``, or ended."""
 
     fine: bool
     words: str
+    lease: UUID | None = None
 
 
 def open_attempt(connection: Connection, settings: Settings, run: dict[str, Any], document: str, key: str) -> Opened | NotVerifiable:
@@ -59,12 +61,14 @@ def open_attempt(connection: Connection, settings: Settings, run: dict[str, Any]
     state = TaskRunState(row["state"])
     if state in (TaskRunState.COMPLETED, TaskRunState.MERGE_QUEUE):
         return NotVerifiable(True, f"Task {key} is {state}; its verdict stands.")
+    lease = leases.work_lease(connection, settings, row["id"], row["epoch"])
     if state in (TaskRunState.LEASED, TaskRunState.EXECUTING, TaskRunState.BLOCKED):
+        if lease is not None and lease["watched"]:
+            return NotVerifiable(True, f"Attempt {row['epoch']} still works; waiting for its lease step.", lease["id"])
         tasks.cancel(connection, row["id"], row["epoch"], _NOT_HANDED_IN)
         return NotVerifiable(False, f"CANCELLED: {_NOT_HANDED_IN}. Clear the whole group to try again.")
     if state is not TaskRunState.VERIFYING:
         return NotVerifiable(False, f"{state}: {row['reason'] or 'nothing was handed in'}. Clear the whole group to try again.")
-    lease = leases.work_lease(connection, settings, row["id"], row["epoch"])
     assert lease is not None  # VERIFYING is reached only through a lease that ended
     task = next(task for task in Plan.model_validate_json(document).tasks if task.key == key)
     attempt = tasks.attempt(connection, row["id"], row["epoch"])

@@ -178,8 +178,8 @@ class Envelope(Wire):
 
 def _envelope(direction: str, type_: str, payload: type[Wire]) -> type[Envelope]:
     name = "".join(part.capitalize() for part in type_.replace(".", " ").split()) + "Envelope"
-    fields: dict[str, Any] = {"__annotations__": {"type": Literal[type_], "payload": payload}, "__module__": __name__, "__doc__": f"{type_} ({direction})."}
-    return type(name, (Envelope,), fields)
+    annotations = {"type": Literal[type_], "payload": payload}
+    return type(name, (Envelope,), {"__annotations__": annotations, "__module__": __name__, "__doc__": f"{type_} ({direction})."})
 
 
 OUT_PAYLOADS: dict[str, type[Wire]] = {

@@ -7,6 +7,9 @@ from graphlib import CycleError, TopologicalSorter
 
 from include.plans.models import Plan
 
+RESERVED = frozenset({"plan", "answer", "land", "report", "outcome"})
+"""Keys that would be mistaken for a model call's purpose or a step of the whole goal."""
+
 
 def check(
     plan: Plan, workers: Collection[str], capabilities: Collection[str], budget_usd: float, deadline_s: int, max_tasks: int, max_width: int
@@ -26,6 +29,7 @@ def check(
     """
     keys = [task.key for task in plan.tasks]
     findings = [f"the key {key!r} is used twice" for key in sorted({key for key in keys if keys.count(key) > 1})]
+    findings += [f"the key {key!r} is taken: model calls for planning and questions have it" for key in sorted(RESERVED & set(keys))]
     if len(keys) > max_tasks:
         findings.append(f"{len(keys)} tasks are more than the {max_tasks} that a plan may have")
     for task in plan.tasks:

@@ -36,6 +36,7 @@ def test_a_good_plan_has_no_findings() -> None:
     ("change", "word"),
     [
         ({"key": "core"}, "used twice"),
+        ({"key": "land"}, "is taken"),
         ({"depends_on": ["nowhere"]}, "not in the plan"),
         ({"depends_on": ["join"]}, "circle"),
         ({"depends_on": ["left"]}, "circle"),

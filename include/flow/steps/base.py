@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.errors import Unavailable
 from include.flow.api import ask_door
 from include.flow.rework_trigger import ReworkTrigger
 from include.flow.waiting import until_done
@@ -15,6 +15,8 @@ from include.tasks.models import Rework
 from include.tasks.service import GaveUp
 
 DOOR_PATIENCE_S = 2.0
+RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=3)}
+"""Of steps, not of attempts: Airflow 3.3's executor can fail a step that ran and deferred by an event that comes late."""
 
 
 class Step(BaseOperator):
@@ -25,7 +27,7 @@ class Step(BaseOperator):
     """
 
     def __init__(self, *, task_key: str = "", **kwargs: Any) -> None:
-        kwargs.setdefault("retries", 2)  # a step that ran and deferred can be failed by a late executor event (facts of Airflow 3.3)
+        kwargs = {**RETRIES, **kwargs}
         super().__init__(**kwargs)
         self.task_key = task_key
 
@@ -47,12 +49,10 @@ class Step(BaseOperator):
             fail(f"{decided.state}: {decided.story}")
         self.log.warning("Rework: %s", decided.reason)
         ti = context["ti"]
-        try:
-            ask_door(ti.dag_id, context["run_id"], str(decided.id), str(ti.id), timeout=DOOR_PATIENCE_S)
-        except Unavailable as error:
-            self.log.warning("%s Asking on from the triggerer.", error)
-            trigger = ReworkTrigger(dag_id=ti.dag_id, run_id=context["run_id"], rework=str(decided.id), ti_id=str(ti.id))
-            self.defer(trigger=trigger, method_name="resume")
+        where = {"dag_id": ti.dag_id, "run_id": context["run_id"], "rework": str(decided.id), "ti_id": str(ti.id)}
+        if not ask_door(**where, timeout=DOOR_PATIENCE_S):
+            self.log.warning("The door did not answer within %g s; asking on from the triggerer.", DOOR_PATIENCE_S)
+            self.defer(trigger=ReworkTrigger(**where), method_name="resume")
 
 
 def fail(words: str) -> NoReturn:

@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 from include.database.unit_of_work import pooled_transaction
 from include.errors import Unavailable
 from include.flow.rework_trigger import ask_until_cleared
-from include.flow.steps.base import fail
+from include.flow.steps.base import RETRIES, fail
 from include.goals import service as goals
 from include.settings import settings
 from include.tasks import watching
@@ -101,8 +101,7 @@ class LeaseStep(BaseSensorOperator):
     start_from_trigger = True
 
     def __init__(self, *, task_key: str, **kwargs: Any) -> None:
-        kwargs.setdefault("retries", 2)
-        super().__init__(**kwargs)
+        super().__init__(**{**RETRIES, **kwargs})
         self.task_key = task_key
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls="include.flow.steps.lease.LeaseTrigger",

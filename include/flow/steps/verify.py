@@ -30,7 +30,7 @@ class VerifyStep(Step):
             document = goals.plan_of(connection, run["id"]) or ""
             opened = candidates.open_attempt(connection, settings(), run, document, self.task_key)
         if isinstance(opened, NotVerifiable):
-            return self._say(opened)
+            return self._not_now(opened)
         found = candidates.candidate(settings(), opened)
         result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
         if isinstance(result, NotYet):
@@ -41,10 +41,13 @@ class VerifyStep(Step):
             self.log.warning("%s", error)
         return None
 
-    def _say(self, why: NotVerifiable) -> None:
+    def _not_now(self, why: NotVerifiable) -> NotYet | None:
+        if why.lease is not None:
+            return NotYet("unwatched", str(why.lease), why.words)
         if not why.fine:
             fail(why.words)
         self.log.info(why.words)
+        return None
 
     def _judge(self, opened: Opened, found: Candidate, ti_id: str) -> NotYet | Failed | None:
         """None: green."""

@@ -1,0 +1,146 @@
+"""Goals from end to end on real PostgreSQL, Valkey, Airflow and containers: what lands, what is refused, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from include.settings import load
+from tests.conftest import ROOT, wait_until
+from tests.e2e.conftest import GIT, Stack, repository
+
+pytestmark = pytest.mark.slow
+
+
+def log(folder: Path, *arguments: str) -> list[str]:
+    done = subprocess.run([*GIT, "-C", str(folder), "log", "--format=%H", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def test_a_goal_lands_and_the_checked_out_branch_comes_forward(containers: Stack, tiny: Path) -> None:
+    before = log(tiny)
+    ended = containers.wait(containers.submit("E2E good: add subtraction", tiny))
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    assert log(tiny)[0] == ended["landed_commit"] and log(tiny)[-1] == before[0]
+    assert (tiny / "tests" / "test_sub.py").exists()
+    assert [verdict["green"] for verdict in ended["verdicts"]] == [True]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tiny, capture_output=True, text=True, check=False
+    )
+    assert "3 passed" in done.stdout
+
+
+def test_a_repository_that_nobody_here_wrote(containers: Stack, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "inflection==0.5.1", "-d", str(tmp_path)]
+    if subprocess.run([*command[:3], "--version"], capture_output=True, check=False).returncode:  # an environment made by uv has no pip
+        command[0] = "python3"
+    got = subprocess.run(command, capture_output=True, text=True, check=False)
+    if got.returncode:
+        pytest.skip(f"the package index does not answer: {got.stderr[-300:]}")
+    with tarfile.open(next(tmp_path.glob("inflection-*.tar.gz"))) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    folder = repository(next((tmp_path / "source").iterdir()), tmp_path / "inflection")
+    ended = containers.wait(containers.submit("E2E foreign: count with a noun", folder))
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    tests = containers.sql("SELECT data FROM artifacts WHERE goal_run = %s AND type = 'test_result' AND source = 'verifier'", ended["run"])
+    assert tests[0]["data"]["passed"] == 456
+
+
+def test_uncommitted_changes_stay_and_the_result_waits_on_its_branch(containers: Stack, tiny: Path) -> None:
+    before = log(tiny)
+    (tiny / "calc.py").write_text((tiny / "calc.py").read_text() + "\n# not committed\n")
+    submitted = containers.run("goal", "submit", "E2E good: while work is open", "--repo", str(tiny), "--json")
+    assert "not committed" in submitted.stderr
+    ended = containers.wait(json.loads(submitted.stdout)["run"])
+    assert ended["state"] == "COMPLETED" and ended["goal_branch"] in ended["landing_note"]
+    assert log(tiny) == before
+    assert log(tiny, ended["goal_branch"])[0] == ended["landed_commit"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "state", "words"),
+    [
+        ("E2E second plan", "COMPLETED", ""),
+        ("E2E no plan", "FAILED", "circle"),
+        ("E2E wrong key", "ESCALATED", "key"),
+        ("E2E liar", "FAILED", "tests fail"),
+        ("E2E outside", "FAILED", "calc2.py"),
+    ],
+)
+def test_whatever_goes_wrong_ends_in_a_stated_outcome(containers: Stack, tiny: Path, goal: str, state: str, words: str) -> None:
+    before = log(tiny)
+    ended = containers.wait(containers.submit(f"{goal}: in words", tiny))
+    assert (ended["state"], words in ended["reason"]) == (state, True), ended["reason"]
+    assert (log(tiny) == before) == (state != "COMPLETED")
+    ended_red = [row for row in containers.sql("SELECT * FROM merges WHERE task_run LIKE %s", f"{ended['run']}-%")]
+    assert bool(ended_red) == (state == "COMPLETED")
+
+
+def test_a_worker_that_never_finishes_ends_with_its_deadline(containers: Stack, tiny: Path) -> None:
+    plan = tiny.parent / "plan.json"
+    plan.write_text('{"summary": "s", "tasks": [{"key": "slow", "title": "Slow", "prompt": "p", "lease": {"max_minutes": 1}}]}')
+    ended = containers.wait(containers.submit("E2E never finishes", tiny, "--plan", str(plan), "--deadline", "60s"))
+    assert ended["state"] == "ESCALATED" and "deadline" in ended["reason"], ended["reason"]
+
+
+def test_the_endpoint_is_down(containers: Stack, tiny: Path) -> None:
+    settings = load(containers.home)
+    (settings.keys_dir / "atlas.key").write_text("sk-none")
+    environment = {
+        **containers.environment,
+        "AIRLOCK_OFFLINE": "false",
+        "AIRLOCK_ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+        "AIRLOCK_MODEL_ATTEMPTS": "2",
+    }
+    broker = subprocess.Popen(
+        [sys.executable, "-m", "include.broker", "--agent", "atlas"], env=environment, cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    try:
+        containers.run("repo", "add", "down", str(tiny))
+        containers.airflow.trigger("submit_goal", "e2e-down", {"goal": "E2E good: nobody answers", "repository": "down", "agent": "atlas"})
+        run = wait_until(
+            "the goal is there",
+            lambda: containers.sql("SELECT r.id FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE g.agent = 'atlas'"),
+            60,
+        )
+        ended = containers.wait(run[0]["id"])
+        assert ended["state"] == "ESCALATED" and "127.0.0.1:9" in ended["reason"], ended["reason"]
+    finally:
+        broker.terminate()
+        broker.wait(20)
+        os.unlink(settings.keys_dir / "atlas.key")
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"goal": "x", "repository": "nowhere"}, "repository: 'nowhere' is not registered"),
+        ({"goal": "x", "repository": "known", "base": "mian"}, "Did you mean 'main'?"),
+        ({"goal": "x", "repository": "known", "agent": "jarvi"}, "Did you mean 'jarvis'?"),
+        ({"goal": "x", "repository": "untested"}, "cannot be judged"),
+    ],
+)
+def test_bad_input_ends_the_first_step_with_the_field_and_the_remedy(
+    containers: Stack, tiny: Path, tmp_path: Path, conf: dict[str, str], words: str
+) -> None:
+    if conf["repository"] != "nowhere":
+        if conf["repository"] == "untested":
+            subprocess.run([*GIT, "-C", str(tiny), "rm", "-rq", "tests"], check=True)
+            subprocess.run([*GIT, "-C", str(tiny), "commit", "-qm", "No tests"], check=True)
+        name = f"{conf['repository']}-{abs(hash(words)) % 9999}"
+        assert containers.run("repo", "add", name, str(tiny)).returncode == 0
+        conf = {**conf, "repository": name}
+    run = f"bad-{time.monotonic_ns()}"
+    containers.airflow.trigger("submit_goal", run, conf)
+    steps = wait_until("the run ends", lambda: containers.steps_when_ended("submit_goal", run), 60)
+    assert steps["intake"]["state"] == "failed"
+    assert all(step["state"] in ("upstream_failed", None) for name, step in steps.items() if name != "intake"), steps
+    assert words in containers.step_log("submit_goal", run, "intake")
+    assert steps["intake"]["duration"] < 10  # 5 s on a quiet machine
