@@ -144,7 +144,7 @@ class Attempts:
         self._watchers[name] = asyncio.create_task(self._until_its_end(name))
 
     async def _until_its_end(self, name: str) -> None:
-        exit_ = await self._engine.wait(name)
+        exit_ = await _insist(lambda: self._engine.wait(name))
         async with self._locks[name]:
             await self._end(self._made[name], exit_)
 
