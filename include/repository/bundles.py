@@ -27,13 +27,18 @@ def export_bundle(settings: Settings, mirror: Path, commit: str) -> Path:
     if bundle.exists():
         return bundle
     git.run(["cat-file", "-e", f"{commit}^{{commit}}"], mirror)
-    pack = git.run(["pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset"], mirror, stdin=f"{commit}\n".encode())
     settings.bundles_dir.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=".making-", dir=settings.bundles_dir)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(f"# v2 git bundle\n{commit} {REF}\n\n".encode() + pack)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(f"# v2 git bundle\n{commit} {REF}\n\n".encode())
+            file.flush()
+            asked = ["pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset"]
+            git.run(asked, mirror, stdin=f"{commit}\n".encode(), into=file)
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(draft)
+        raise
     os.chmod(draft, 0o444)
     os.replace(draft, bundle)
     return bundle

@@ -42,6 +42,7 @@ def run(
     allowed: Sequence[int] = (0,),
     timeout_s: float = 300,
     limited: bool = False,
+    into: IO[bytes] | None = None,
 ) -> bytes:
     """Run git and return what it printed.
 
@@ -54,11 +55,12 @@ def run(
         allowed: exit codes that are answers.
         timeout_s: seconds after which it is killed.
         limited: bound processor time (5 s), memory (1 GiB) and file size (256 MiB): for bytes that a worker chose.
+        into: an open file that gets what it prints; nothing is returned then.
 
     Raises:
         GitFailed: another exit code, a signal, or no end in time; the message holds what git said.
     """
-    return finish(args, repository, stdin, environment, protocol, allowed, timeout_s, limited)[1]
+    return finish(args, repository, stdin, environment, protocol, allowed, timeout_s, limited, into)[1]
 
 
 def finish(
@@ -70,6 +72,7 @@ def finish(
     allowed: Sequence[int] = (0,),
     timeout_s: float = 300,
     limited: bool = False,
+    into: IO[bytes] | None = None,
 ) -> tuple[int, bytes]:
     """As ``run``, with the exit code."""
     command = _command(args, repository, protocol, limited)
@@ -77,7 +80,8 @@ def finish(
     try:
         done = subprocess.run(
             [*_LIMITED, *command[1:]] if limited else command,
-            capture_output=True,
+            stdout=into or subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=_ENVIRONMENT | {"PATH": os.environ.get("PATH", os.defpath), "GIT_ALLOW_PROTOCOL": protocol} | (environment or {}),
             cwd="/",
             timeout=timeout_s,
@@ -91,9 +95,9 @@ def finish(
     if done.returncode not in allowed:
         said = done.stderr.decode(errors="replace").strip()[-2000:] or f"exit code {done.returncode}"
         failure = GitFailed(f"git {args[0]} failed: {said}")
-        failure.add_note(done.stdout.decode(errors="replace")[-20_000:])
+        failure.add_note((done.stdout or b"").decode(errors="replace")[-20_000:])
         raise failure
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout or b""
 
 
 def last_output(error: GitFailed) -> str:

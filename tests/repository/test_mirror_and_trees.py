@@ -65,6 +65,15 @@ def test_what_cannot_be_read_is_told_with_field_and_remedy(settings: Settings, t
         assert found.value.field == field and words in str(found.value), str(found.value)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_a_repository_of_another_user_is_not_touched(settings: Settings, tmp_path: Path) -> None:
+    person = make_person(tmp_path / "person")
+    for path in [person.path, *person.path.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    with pytest.raises(BadInput, match="belongs to another user"):
+        mirror.ensure_mirror(settings, "sample", str(person.path))
+
+
 def test_uncommitted_changes_are_seen(tmp_path: Path) -> None:
     person = make_person(tmp_path / "person")
     assert mirror.has_uncommitted(str(person.path)) is False
