@@ -7,8 +7,8 @@ therefore stays in the queue, where ``has_task`` sees it, for 15 s at most.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from airflow.executors.local_executor import LocalExecutor
@@ -52,8 +52,8 @@ class HoldingLocalExecutor(LocalExecutor):
             return False
         if key not in self.held:
             self.log.info("Holding %s: its last process has not reported its end", key)
-        since = self.held.setdefault(key, time.monotonic())
-        if time.monotonic() - since <= MOST_S:
+        since = self.held.setdefault(key, monotonic())
+        if monotonic() - since <= MOST_S:
             return True
         self.log.warning("No end of the last process of %s for %g s: handing it out", key, MOST_S)
         self.held.pop(key)

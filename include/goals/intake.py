@@ -80,10 +80,20 @@ def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
     goal = new_id()
     slug = re.sub(r"[^a-z0-9]+", "_", request.repository.lower()).strip("_")[:24] or "repository"
     return {
-        "id": goal, "dag_id": f"goal_{slug}_{goal.hex[-8:]}", "title": request.title, "text": request.goal, "repository": request.repository,
-        "base_branch": request.base, "agent": request.agent, "budget_micro": request.budget_micro, "deadline_s": request.deadline_s,
-        "landing": request.landing, "idempotency_key": request.key, "request_sha256": request.sha256, "created_by": created_by,
-    }  # fmt: skip
+        "id": goal,
+        "dag_id": f"goal_{slug}_{goal.hex[-8:]}",
+        "title": request.title,
+        "text": request.goal,
+        "repository": request.repository,
+        "base_branch": request.base,
+        "agent": request.agent,
+        "budget_micro": request.budget_micro,
+        "deadline_s": request.deadline_s,
+        "landing": request.landing,
+        "idempotency_key": request.key,
+        "request_sha256": request.sha256,
+        "created_by": created_by,
+    }
 
 
 def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:

@@ -60,6 +60,23 @@ def merge_task(connection: Connection, settings: Settings, task_run: str, epoch:
     return _swap(connection, settings, run, task_run, epoch)
 
 
+def recognise(connection: Connection, settings: Settings, task_run: str, epoch: int) -> bool:
+    """Record a merge that a process made and died before it could say so. Nothing is merged here.
+
+    Returns:
+        True if there was one: the task run is COMPLETED now.
+    """
+    owner = connection.execute(_SQL.run_of_task, {"task_run": task_run}).fetchone()
+    if owner is None:
+        return False
+    run = lock_run(connection, owner["goal_run"])
+    repository = mirror.path_of(settings, run["repository"])
+    commit = trees.find(repository, candidate_ref(task_run, epoch))
+    if commit is None or not trees.is_ancestor(repository, commit, trees.resolve(repository, f"refs/heads/{run['goal_branch']}")):
+        return False
+    return merge_task(connection, settings, task_run, epoch).outcome == "already"
+
+
 def _swap(connection: Connection, settings: Settings, run: dict[str, Any], task_run: str, epoch: int) -> Merged:
     repository, target = mirror.path_of(settings, run["repository"]), f"refs/heads/{run['goal_branch']}"
     commit = trees.find(repository, candidate_ref(task_run, epoch))

@@ -159,6 +159,8 @@ def test_killed_between_the_ref_and_the_commit(world: World, when: str) -> None:
     assert died.returncode == -signal.SIGKILL
     assert world.row("SELECT count(*) AS n FROM merges")["n"] == 0  # the transaction went with the process
     assert (world.tip() == made.commit) == (when == "after")
+    with transaction("airflow") as connection:  # a whole group that is cleared now recognises the merge, and merges nothing itself
+        assert service.recognise(connection, world.settings, task_run, 1) is (when == "after")
     assert world.merge(task_run) == ("already" if when == "after" else "merged", made.commit)
     assert world.row("SELECT count(*) AS n FROM merges")["n"] == 1
     assert world.git("rev-list", "--first-parent", "--count", f"{world.base}..{world.tip()}") == "1"

@@ -8,8 +8,11 @@ from include.database.unit_of_work import transaction
 from include.flow.steps.base import Step, fail
 from include.flow.waiting import NotYet
 from include.goals import service as goals
+from include.merge import service as merges
 from include.settings import settings
 from include.tasks import admission
+from include.tasks import service as tasks
+from include.tasks.models import TaskRunState
 
 
 class AdmitStep(Step):
@@ -23,6 +26,9 @@ class AdmitStep(Step):
             document = goals.plan_of(connection, run["id"])
             if document is None:
                 fail(f"Goal run {run['id']} follows no plan. Submit the goal again.")
+            row = tasks.lock(connection, run["id"], self.task_key)
+            if row["state"] == TaskRunState.MERGE_QUEUE:
+                merges.recognise(connection, settings(), row["id"], row["epoch"])
             said = admission.entry(
                 connection,
                 settings(),
