@@ -29,7 +29,7 @@ UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, gr
 WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURNING id, sandbox, task_run, epoch
 
 -- name: work_lease | the lease of one attempt, with its evidence
-SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, (e.lease IS NOT NULL) AS has_evidence,
+SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
        l.expires_at <= clock_timestamp() AS expired,
        l.heartbeat_at + make_interval(secs => %(heartbeat_timeout)s) <= clock_timestamp()
          AND clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %(heartbeat_timeout)s) AS silent,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from include.artifacts import service as artifacts
+from include.artifacts.models import Log
 from include.database.unit_of_work import Connection
 from include.leases import rules
 from include.leases import service as leases
@@ -53,6 +55,8 @@ def _judge(
     connection: Connection, settings: Settings, row: dict[str, Any], lease: dict[str, Any], ti_id: str, shown: list[tuple[int, str]]
 ) -> Seen:
     attempt = tasks.attempt(connection, row["id"], row["epoch"])
+    if lease["has_evidence"]:
+        _keep_log(connection, row, lease)
     broken: rules.Broken | None
     if row["state"] == TaskRunState.PENDING_RETRY:
         broken = rules.Broken(Failure.LOST, row["reason"])  # decided before; fail_attempt gives that decision again
@@ -72,6 +76,14 @@ def _judge(
     else:
         broken = rules.broken_term(lease)
     return _give_up(connection, settings, row, ti_id, broken, shown) if broken else Seen("working", "", shown)
+
+
+def _keep_log(connection: Connection, row: dict[str, Any], lease: dict[str, Any]) -> None:
+    """The sandbox's whole log becomes an artifact (the same again changes nothing); the step's own log carries milestones only."""
+    text = bytes(lease["log"]).decode("utf-8", errors="replace")
+    if text:
+        log = Log(source="worker", level="info" if lease["exit_code"] == 0 else "error", text=text[-256_000:])
+        artifacts.store(connection, row["goal_run"], row["id"], row["epoch"], "warden", None, log)
 
 
 def _revoked(
