@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import GIT, Stack
+from tests.e2e.conftest import CANARY, GIT, Stack
 
 pytestmark = pytest.mark.slow
 
 
 def demo(stack: Stack, rung: str) -> None:
-    done = stack.run("demo", seconds=400)
+    done = stack.run("demo", "--offline", seconds=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Goal COMPLETED" in done.stdout and "offline playbook" in done.stdout
     red = stack.sql("SELECT count(*) AS n FROM verdicts WHERE NOT green")[0]["n"]
@@ -34,3 +35,19 @@ def test_demo_in_containers(containers: Stack) -> None:
 
 def test_demo_in_bubblewrap(processes: Stack) -> None:
     demo(processes, "bubblewrap")
+
+
+def test_the_model_key_is_in_no_environment(processes: Stack) -> None:
+    """The bubblewrap stack was started with a key in the environment, see its fixture."""
+    mine = {path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if _mentions(path, str(processes.home).encode())}
+    assert len(mine) >= 10  # control: the processes of this Airlock are seen
+    assert not [pid for pid in mine if _mentions(Path(f"/proc/{pid}/environ"), CANARY.encode())]
+    assert (processes.home / "keys" / "jarvis.key").read_text().strip() == CANARY
+    assert (processes.home / "keys" / "jarvis.key").stat().st_mode & 0o777 == 0o600
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    try:
+        return word in path.read_bytes()
+    except OSError:
+        return False

@@ -83,6 +83,39 @@ def test_whatever_goes_wrong_ends_in_a_stated_outcome(containers: Stack, tiny: P
     assert bool(ended_red) == (state == "COMPLETED")
 
 
+def test_a_conflict_is_worked_again_on_what_was_merged(containers: Stack, tiny: Path) -> None:
+    ended = containers.wait(containers.submit("E2E conflict: both change one line", tiny))
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    assert "# left and right" in (tiny / "calc.py").read_text()
+    attempts = containers.sql("SELECT failure, counted FROM attempts WHERE task_run LIKE %s ORDER BY created_at", f"{ended['run']}-%")
+    assert sorted(str(attempt["failure"]) for attempt in attempts) == ["None", "None", "conflict"]
+    steps = containers.steps(ended["dag_id"], ended["run_id"])
+    assert {step["state"] for step in steps.values()} == {"success"}, steps
+
+
+def test_a_lost_worker_is_replaced_and_does_not_count(containers: Stack, tiny: Path) -> None:
+    run = containers.submit("E2E again: the container is killed", tiny)
+    live = wait_until(
+        "a worker works",
+        lambda: containers.sql(
+            "SELECT l.sandbox, l.task_run FROM leases l JOIN attempts a USING (task_run, epoch) WHERE l.goal_run = %s AND a.state = 'WORKING'",
+            run,
+        ),
+        90,
+    )
+    subprocess.run(["docker", "kill", live[0]["sandbox"]], check=True, capture_output=True)
+    ended = containers.wait(run)
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    attempts = containers.sql("SELECT epoch, failure, counted FROM attempts WHERE task_run = %s ORDER BY epoch", live[0]["task_run"])
+    assert [tuple(attempt.values()) for attempt in attempts] == [(1, "lost", False), (2, None, None)]
+
+
+def test_each_task_can_land_by_itself(containers: Stack, tiny: Path) -> None:
+    ended = containers.wait(containers.submit("E2E good: landed at once", tiny, "--landing", "per_task"))
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    assert (tiny / "tests" / "test_sub.py").exists()
+
+
 def test_a_worker_that_never_finishes_ends_with_its_deadline(containers: Stack, tiny: Path) -> None:
     plan = tiny.parent / "plan.json"
     plan.write_text('{"summary": "s", "tasks": [{"key": "slow", "title": "Slow", "prompt": "p", "lease": {"max_minutes": 1}}]}')
