@@ -15,6 +15,7 @@ from include.errors import BadInput, Conflict
 from include.goals import service
 from include.goals.models import GoalRequest
 from include.settings import Settings
+from include.tasks.models import GoalRunState
 
 _SQL = load(__file__)
 
@@ -68,6 +69,19 @@ def submit(connection: Connection, settings: Settings, request: GoalRequest, cre
         problem = f"{request.key!r} was used for another goal ({known['title']!r})"
         raise Conflict("key", problem, "Use a new key.")
     return Submission(known, _first_run(connection, known), again=True)
+
+
+def settle(connection: Connection, dag_id: str, run_id: str) -> dict[str, Any]:
+    """The submission has come to its end; a goal run that it never launched ends too, so that no goal waits for ever.
+
+    Returns:
+        The goal run as it is afterwards.
+    """
+    run = service.run_of(connection, dag_id, run_id)
+    if run["state"] in (GoalRunState.SUBMITTED, GoalRunState.PLANNING):
+        words = "its submission did not finish: a step of submit_goal failed or was marked in Airflow. Submit it again under a new key."
+        service.set_state(connection, run["id"], GoalRunState.CANCELLED, words)
+    return service.run_of(connection, dag_id, run_id)
 
 
 def _first_run(connection: Connection, goal: dict[str, Any]) -> dict[str, Any]:

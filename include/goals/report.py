@@ -11,7 +11,7 @@ from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import ENDED_RUNS, Failure, GoalRunState, TaskRunState
 
-_UNFINISHED = "the goal run ended before this task did"
+_UNFINISHED = "it did not finish: one of its steps failed, was skipped or was marked in Airflow (the step's log says which)"
 
 
 def close(connection: Connection, settings: Settings, dag_id: str, run_id: str) -> str:  # noqa: ARG001 - one shape for all services of steps
@@ -48,6 +48,11 @@ def _end_of(run: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[GoalRunSta
         told = [f"{row['key']}: {row['reason']}" for row in rows if row["state"] == state]
         if told:
             return state, "; ".join(told)
+    if run["state"] == GoalRunState.LANDING:
+        return (
+            GoalRunState.ESCALATED,
+            f"all tasks are merged on {run['goal_branch']}, but the landing did not finish; the log of the step land says why",
+        )
     return GoalRunState.CANCELLED, run["reason"] or "ended by a person before all tasks were merged"
 
 

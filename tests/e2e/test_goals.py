@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,21 @@ def test_the_endpoint_is_down(containers: Stack, tiny: Path) -> None:
         os.unlink(settings.keys_dir / "atlas.key")
 
 
+def test_a_submission_that_a_person_stops_leaves_no_goal_without_an_end(containers: Stack, tiny: Path) -> None:
+    containers.run("repo", "add", "stopped", str(tiny))
+    containers.airflow.trigger("submit_goal", "e2e-stopped", {"goal": "E2E slow plan: stopped by hand", "repository": "stopped"})
+
+    def planning() -> list[dict[str, Any]]:
+        return containers.sql(
+            "SELECT r.id FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE g.repository = 'stopped' AND r.state = 'PLANNING'"
+        )
+
+    run = wait_until("it plans", planning, 60)[0]["id"]
+    containers.airflow._ask("PATCH", "/dags/submit_goal/dagRuns/e2e-stopped/taskInstances/plan", {"new_state": "failed"})
+    ended = containers.wait(run)
+    assert ended["state"] == "CANCELLED" and "did not finish" in ended["reason"], ended
+
+
 @pytest.mark.parametrize(
     ("conf", "words"),
     [
@@ -174,6 +190,8 @@ def test_bad_input_ends_the_first_step_with_the_field_and_the_remedy(
     containers.airflow.trigger("submit_goal", run, conf)
     steps = wait_until("the run ends", lambda: containers.steps_when_ended("submit_goal", run), 60)
     assert steps["intake"]["state"] == "failed"
-    assert all(step["state"] in ("upstream_failed", None) for name, step in steps.items() if name != "intake"), steps
+    assert {name: step["state"] for name, step in steps.items()} == {
+        "intake": "failed", "plan": "upstream_failed", "launch": "upstream_failed", "wait": "failed"
+    }  # fmt: skip
     assert words in containers.step_log("submit_goal", run, "intake")
     assert steps["intake"]["duration"] < 10  # 5 s on a quiet machine

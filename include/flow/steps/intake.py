@@ -50,9 +50,9 @@ class IntakeStep(Step):
             fail(str(error))
         if submission.again:
             self.log.info("The same key and body came before: this is goal run %s, %s.", run["id"], run["state"])
-        return self._base(run, str(context["ti"].id))
+        return self._base(run, str(context["ti"].id), submission.again)
 
-    def _base(self, run: dict[str, Any], ti_id: str) -> Any:
+    def _base(self, run: dict[str, Any], ti_id: str, again: bool) -> Any:
         with transaction("airflow") as connection:
             known = base.result(connection, run["repository"], run["base_commit"])
         if known is None:
@@ -69,7 +69,7 @@ class IntakeStep(Step):
             self._refuse(run, GoalRunState.REFUSED, words)
         failing = sum(outcome in ("failed", "error") for outcome in known.tests.values())
         self.log.info("Base %s: %d tests, %d known failures.", run["base_commit"][:12], len(known.tests), failing)
-        return {"goal_run": run["id"], "dag_id": run["dag_id"], "run_id": run["run_id"]}
+        return {"goal_run": run["id"], "dag_id": run["dag_id"], "run_id": run["run_id"], "again": again}
 
     def _refuse(self, run: dict[str, Any], state: GoalRunState, words: str) -> None:
         with transaction("airflow") as connection:
