@@ -129,8 +129,7 @@ def request(**values: Any) -> GoalRequest:
 
 def conf(request: GoalRequest) -> dict[str, Any]:
     """The request as the form of ``submit_goal`` has it."""
-    values = request.model_dump(mode="json", exclude={"plan"})
-    return {**values, "plan": request.plan.model_dump_json() if request.plan else None, "wait": False, "submitted_by": getpass.getuser()}
+    return {**request.model_dump(mode="json"), "wait": False, "submitted_by": getpass.getuser()}
 
 
 def submit(settings: Settings, request: GoalRequest, patience_s: float = 120.0) -> Submitted:

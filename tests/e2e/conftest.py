@@ -115,7 +115,7 @@ def _stack(engine: str, **variables: str) -> Iterator[Stack]:
     assert down.returncode == 0, down.stdout + down.stderr
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def containers() -> Iterator[Stack]:
     """Airlock on a Docker engine."""
     if not docker_answers():
@@ -123,7 +123,7 @@ def containers() -> Iterator[Stack]:
     yield from _stack("docker")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def processes() -> Iterator[Stack]:
     """Airlock on bubblewrap, started with a model key that the offline model leaves unused."""
     yield from _stack("bubblewrap", ANTHROPIC_API_KEY=CANARY)
