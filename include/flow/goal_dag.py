@@ -21,6 +21,13 @@ from include.tasks.models import STEPS
 Steps = dict[str, type[BaseOperator]]
 ENDS = ("land", "report", "outcome")
 _TITLE = 60  # characters that Airflow's lists show
+_REPOSITORY = 24
+_WORD = 12  # a name is cut between words, unless a word is longer than this
+_STEPS = (
+    "A task passes admit (policy, a lease), start (its sandbox), lease (the work, with the worker's milestones in its log), "
+    "verify (the tests in a fresh sandbox, then the gate) and merge. A step whose first try is red was sent back and done again. "
+    "At the end, land moves the base branch, report sums up, and outcome is green only if the goal landed."
+)
 _MARKUP = re.compile(r"[^\w\s,;:'\"/=?@%^]|_")
 
 
@@ -46,8 +53,9 @@ def build(document: str, steps: Steps | None = None) -> DAG:
     classes = steps or load_steps()
     with DAG(
         goal["dag_id"],
-        dag_display_name=_name(f"{goal['title']} · {goal['repository']}", goal["dag_id"]),
+        dag_display_name=_goal_name(goal),
         doc_md=describe(goal, data["revision"], plan),
+        default_args={"owner": _name(goal["agent"], "airlock")},
         tags=["goal", f"agent:{goal['agent']}", f"repository:{goal['repository']}"],
         schedule=None,
         catchup=False,
@@ -62,9 +70,9 @@ def build(document: str, steps: Steps | None = None) -> DAG:
 
 
 def _group(task: Task, classes: Steps) -> dict[str, BaseOperator]:
-    title = _name(task.title, task.key)
-    with TaskGroup(task.key, group_display_name=title):
-        made = {name: classes[name](task_id=name, task_display_name=f"{title} · {name}", task_key=task.key) for name in STEPS}
+    """The group shows the task's title. Its steps show the short key: lists have no group, and the grid cuts long names at their end."""
+    with TaskGroup(task.key, group_display_name=_name(task.title, task.key)):
+        made = {name: classes[name](task_id=name, task_display_name=f"{task.key} · {name}", task_key=task.key) for name in STEPS}
     for before, after in pairwise(STEPS):
         made[before] >> made[after]
     return made
@@ -72,7 +80,7 @@ def _group(task: Task, classes: Steps) -> dict[str, BaseOperator]:
 
 def _end(merges: list[BaseOperator], classes: Steps) -> None:
     """Every merge before land, all of them before the two teardowns, which run whatever happened. The last one's colour is the run's."""
-    land, report, outcome = (classes[name](task_id=name, task_display_name=name) for name in ENDS)
+    land, report, outcome = (classes[name](task_id=name, task_display_name=name.capitalize()) for name in ENDS)
     merges >> land
     [*merges, land] >> report
     report.as_teardown()
@@ -85,17 +93,23 @@ def describe(goal: dict[str, Any], revision: int, plan: Plan) -> str:
 
     It ends with a line break: a text that ends with ``.md`` Airflow would take for a file to open.
     """
-    lines = [
-        f"### {_inert(goal['title'])}",
-        *_quote(goal["text"]),
-        f"Repository {_inert(goal['repository'])}, branch {_inert(goal['base_branch'])}.",
-        "",
-    ]
-    lines += [f"### Plan, revision {int(revision)}", *_quote(plan.summary)]
-    for task in plan.tasks:
-        after = f" (after {', '.join(_inert(key) for key in task.depends_on)})" if task.depends_on else ""
-        lines += [f"* **{_inert(task.key)}**: {_inert(task.title)}{after}"]
-    return "\n".join([*lines, ""])
+    lines = ["### Goal", *_quote(goal["text"]), _terms(goal), "", f"### Plan, revision {int(revision)}", *_quote(plan.summary)]
+    lines += [f"* **{_inert(task.key)}**: {_inert(task.title)}{_details(task)}" for task in plan.tasks]
+    return "\n".join([*lines, "", "### Steps", _STEPS, ""])
+
+
+def _terms(goal: dict[str, Any]) -> str:
+    said = [f"Repository {_inert(goal['repository'])}, branch {_inert(goal['base_branch'])}, agent {_inert(goal['agent'])}."]
+    if "budget_micro" in goal:
+        said += [f"At most ${int(goal['budget_micro']) / 1e6:.2f} and {int(goal['deadline_s']) / 60:.0f} minutes."]
+        said += ["Each task lands when it is done." if goal["landing"] == "per_task" else "The finished goal lands as one merge."]
+    return " ".join(said)
+
+
+def _details(task: Task) -> str:
+    said = [f"after {', '.join(task.depends_on)}"] if task.depends_on else []
+    said += [f"touches {', '.join(task.touches)}"] if task.touches else []
+    return f" ({_inert('; '.join(said))})" if said else ""
 
 
 def _quote(text: str) -> list[str]:
@@ -107,9 +121,19 @@ def _inert(text: str) -> str:
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", _clean(text))
 
 
-def _name(text: str, default: str) -> str:
-    cleaned = _clean(text)
-    return (cleaned if len(cleaned) <= _TITLE else f"{cleaned[: _TITLE - 1]}…") or default
+def _goal_name(goal: dict[str, Any]) -> str:
+    """The title, cut so that the repository behind it can be read."""
+    where = f" · {_name(goal['repository'], 'repository', _REPOSITORY)}"
+    return _name(goal["title"], goal["dag_id"], _TITLE - len(where)) + where
+
+
+def _name(text: str, default: str, most: int = _TITLE) -> str:
+    cleaned = _clean(text) or default
+    if len(cleaned) <= most:
+        return cleaned
+    cut = cleaned[: most - 1]
+    head, _, last = cut.rpartition(" ")
+    return f"{(head if head and len(last) <= _WORD else cut).rstrip(' .,;:…')}…"
 
 
 def _clean(text: str) -> str:

@@ -53,8 +53,9 @@ def test_shape() -> None:
 
 def test_names_that_a_person_reads() -> None:
     dag = build(document(tasks("a"), title="x" * 100), probe.STEPS)
-    assert len(dag.dag_display_name) == 60
-    assert dag.task_dict["a.verify"].task_display_name == "Title a · verify"
+    assert len(dag.dag_display_name) == 60 and dag.dag_display_name.endswith("x… · sample")
+    assert dag.task_group.children["a"].group_display_name == "Title a"
+    assert dag.task_dict["a.verify"].task_display_name == "a · verify"
     assert dag.tags == {"goal", "agent:jarvis", "repository:sample"}
 
 

@@ -1,0 +1,1 @@
+"""Airlock in Airflow's UI, in a real browser, and the same by REST."""
