@@ -89,7 +89,7 @@ class Supervisor:
             self._reap_orphans()
             self._write("ready" if all(child.is_up for child in self.children.values()) else "starting")
             steady = all(child.state in ("ready", "done") for child in self.children.values())
-            self._sleep(1.0 if steady else 0.15)
+            self._sleep(1.0 if steady else 0.3)
         self.stop()
 
     def _listen(self) -> None:

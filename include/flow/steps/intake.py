@@ -48,9 +48,10 @@ class IntakeStep(Step):
                     run = service.run_of(connection, run["dag_id"], run["run_id"])
         except (BadInput, NotFound) as error:
             fail(str(error))
-        if submission.again:
+        again = submission.goal["created_at"] < context["dag_run"].start_date  # not ``submission.again``: this step may run twice
+        if again:
             self.log.info("The same key and body came before: this is goal run %s, %s.", run["id"], run["state"])
-        return self._base(run, str(context["ti"].id), submission.again)
+        return self._base(run, str(context["ti"].id), again)
 
     def _base(self, run: dict[str, Any], ti_id: str, again: bool) -> Any:
         with transaction("airflow") as connection:
