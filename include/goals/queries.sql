@@ -50,5 +50,6 @@ SELECT p.* FROM plans p JOIN goal_runs r ON r.plan = p.seq WHERE r.id = %(goal_r
 -- name: summary | one line a task run, for the report
 SELECT t.key, t.state, t.reason, t.epoch, t.merged_commit, t.spent_micro,
        (SELECT count(*) FROM attempts a WHERE a.task_run = t.id) AS attempts,
-       (SELECT COALESCE(sum(input_tokens + output_tokens), 0) FROM model_calls c WHERE c.task_run = t.id) AS tokens
+       (SELECT COALESCE(sum(input_tokens + output_tokens), 0) FROM model_calls c WHERE c.task_run = t.id) AS tokens,
+       (SELECT COALESCE(bool_or(offline), false) FROM model_calls c WHERE c.task_run = t.id) AS offline
 FROM task_runs t WHERE t.goal_run = %(goal_run)s ORDER BY t.created_at

@@ -53,14 +53,16 @@ def _end_of(run: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[GoalRunSta
             GoalRunState.ESCALATED,
             f"all tasks are merged on {run['goal_branch']}, but the landing did not finish; the log of the step land says why",
         )
-    return GoalRunState.CANCELLED, run["reason"] or "ended by a person before all tasks were merged"
+    told = [f"{row['key']}: {row['reason']}" for row in rows if row["state"] != TaskRunState.COMPLETED and row["epoch"]]
+    return GoalRunState.CANCELLED, run["reason"] or "; ".join(told) or "it ended before all tasks were merged"
 
 
 def _tell(connection: Connection, run: dict[str, Any]) -> str:
     lines = [f"{run['title']}: {run['state']}" + (f" ({run['reason']})" if run["reason"] else "")]
     for row in service.summary(connection, run["id"]):
         merged = f" as {row['merged_commit'][:12]}" if row["merged_commit"] else ""
-        cost = f"{row['attempts']} attempts, {row['tokens']} tokens, ${row['spent_micro'] / 1e6:.4f}"
+        tries = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
+        cost = f"{tries}, {row['tokens']} tokens, ${row['spent_micro'] / 1e6:.4f}{' (offline playbook)' if row['offline'] else ''}"
         lines.append(f"  {row['key']}: {row['state']}{merged}, {cost}" + (f": {row['reason']}" if row["reason"] else ""))
     if run["landed_commit"]:
         lines.append(f"Landed on {run['base_branch']} as {run['landed_commit'][:12]}. {run['landing_note']}".rstrip())

@@ -96,6 +96,17 @@ def candidate(settings: Settings, opened: Opened) -> Candidate | Failed:
     return made
 
 
+def held(connection: Connection, settings: Settings, opened: Opened) -> Candidate | None:
+    """The candidate that the gate is judging, or found red: it stands, although the target may have moved meanwhile."""
+    repository = mirror.path_of(settings, opened.run["repository"])
+    commit = trees.find(repository, f"refs/candidates/{opened.task_run}/{opened.epoch}")
+    if commit is None:
+        return None
+    found = Candidate(commit, trees.tree_of(repository, commit), (trees.first_parent(repository, commit) or commit,))
+    given = verdict(connection, opened, found)
+    return found if given is not None and not given.green else None
+
+
 def verdict(connection: Connection, opened: Opened, found: Candidate) -> Verdict | None:
     """The verdict on exactly this tree of this attempt, or None if it was never asked for."""
     return verifier.verdict(connection, opened.run["id"], opened.task_run, opened.epoch, found.tree, opened.task.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from include.errors import BundleRefused
@@ -82,7 +83,7 @@ def patches(out: bytes, longest: int) -> list[str]:
     """Cut ``diff-tree --patch`` into the patch of each file, in git's order, each capped at ``longest`` characters."""
     text = out.decode("utf-8", errors="replace").replace("\0", "\ufffd")
     starts = [found.start() for found in re.finditer(r"^diff --git ", text, re.MULTILINE)]
-    parts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    parts = [text[start:end] for start, end in pairwise([*starts, len(text)])]
     return [part if len(part) <= longest else part[:longest] + "\n(cut)\n" for part in parts]
 
 

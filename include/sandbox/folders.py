@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -85,9 +86,8 @@ def _fingerprint(folder: Path) -> str:
 
 def _copy_readable(source: Path, target: Path, *ignored: str) -> None:
     """Copy a tree under a temporary name, readable by all, then give it its name."""
-    part = target.with_name(f"{target.name}.part-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", *ignored))
+    part = Path(tempfile.mkdtemp(prefix=f"{target.name}.part-", dir=target.parent))  # its own: two sandboxes may start at once
+    shutil.copytree(source, part, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", *ignored))
     subprocess.run(["chmod", "-R", "a+rX,go-w", str(part)], check=True)
     try:
         part.rename(target)

@@ -18,7 +18,7 @@ def demo(stack: Stack, rung: str) -> None:
     assert "Goal COMPLETED" in done.stdout and "offline playbook" in done.stdout
     red = stack.sql("SELECT count(*) AS n FROM verdicts WHERE NOT green")[0]["n"]
     green = stack.sql("SELECT count(*) AS n FROM verdicts WHERE green")[0]["n"]
-    assert (red, green) == (1, 4)
+    assert red == 1 and green >= 4  # a task whose target moves is verified again
     assert {row["rung"] for row in stack.sql("SELECT DISTINCT rung FROM attempts")} == {rung}
     subjects = subprocess.run(
         [*GIT, "-C", str(stack.home / "sample"), "log", "--first-parent", "--format=%s", "main"], check=True, capture_output=True, text=True

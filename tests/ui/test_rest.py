@@ -89,7 +89,6 @@ def runs_of(airlock: Stack, dag: str) -> list[dict[str, Any]]:
     return airlock.sql("SELECT r.* FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE g.dag_id = %s ORDER BY r.id", dag)
 
 
-@pytest.mark.xfail(strict=True, reason="verify fails on an empty diff (zip in include), so that the goal ends CANCELLED instead of FAILED")
 def test_wait_is_red_when_the_goal_did_not_land(airlock: Stack, small: Path) -> None:
     """The negative control: without ``wait``, the same submission ends green although its goal fails."""
     plan = {"summary": "Nothing.", "tasks": [{"key": "idle", "title": "Nothing", "prompt": "Do nothing.", "touches": ["calc.py"]}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -56,5 +57,6 @@ class Step(BaseOperator):
 
 
 def fail(words: str) -> NoReturn:
-    """Fail the step for good, with words for a person."""
-    raise AirflowFailException(words)
+    """Fail the step for good, with words for a person: a line of the log, before Airflow's own trace."""
+    logging.getLogger("airflow.task").error(words)
+    raise AirflowFailException(words) from None

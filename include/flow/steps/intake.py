@@ -26,7 +26,7 @@ def request_of(context: Any) -> GoalRequest:
         BadInput: a value cannot be used.
     """
     params = context["params"]
-    values = {name: params[name] for name in GoalRequest.model_fields if params.get(name) not in (None, "")}
+    values = {name: params[name] for name in GoalRequest.model_fields if params.get(name) not in (None, "", {})}
     return intake.read_request({"key": context["run_id"], **values})
 
 

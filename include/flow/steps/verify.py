@@ -29,9 +29,10 @@ class VerifyStep(Step):
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
             document = goals.plan_of(connection, run["id"]) or ""
             opened = candidates.open_attempt(connection, settings(), run, document, self.task_key)
+            held = candidates.held(connection, settings(), opened) if isinstance(opened, Opened) else None
         if isinstance(opened, NotVerifiable):
             return self._not_now(opened)
-        found = candidates.candidate(settings(), opened)
+        found = held or candidates.candidate(settings(), opened)
         result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
         if isinstance(result, NotYet):
             return result
