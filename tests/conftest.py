@@ -83,6 +83,8 @@ def servers() -> Iterator[Settings]:
     wait_until(f"PostgreSQL and Valkey start, see {home}/servers.log", up)
     create_roles_and_databases(admin, settings)
     migrate(settings)
+    with psycopg.connect(admin, autocommit=True) as connection:  # nobody connects to this copy, so it can be copied at any time
+        connection.execute("CREATE DATABASE pristine TEMPLATE airlock OWNER airlock_owner")
     os.environ["AIRLOCK_TEST_ADMIN_DSN"] = admin
     yield settings
     children[0].send_signal(signal.SIGINT)
@@ -98,7 +100,7 @@ def settings(servers: Settings) -> Iterator[Settings]:
     admin = os.environ["AIRLOCK_TEST_ADMIN_DSN"]
     name = f"t_{secrets.token_hex(6)}"
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE airlock OWNER airlock_owner")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE pristine OWNER airlock_owner")
     os.environ["AIRLOCK_PG_DATABASE"] = name
     settings_module.settings.cache_clear()
     yield settings_module.settings()
