@@ -178,7 +178,7 @@ def own_home(servers: Settings, engine: str) -> Iterator[Settings]:
     (home / "runtime.json").write_text((servers.home / "runtime.json").read_text())
     admin = os.environ["AIRLOCK_TEST_ADMIN_DSN"]
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database} TEMPLATE airlock OWNER airlock_owner")
+        connection.execute(f"CREATE DATABASE {database} TEMPLATE pristine OWNER airlock_owner")
     before = os.environ["AIRLOCK_HOME"]
     os.environ |= {"AIRLOCK_HOME": str(home), "AIRLOCK_ENGINE": engine, "AIRLOCK_PG_DATABASE": database}
     settings_module.settings.cache_clear()
