@@ -62,6 +62,7 @@ def test_the_same_run_id_twice_is_a_409(airlock: Stack, small: Path) -> None:
 def test_a_key_is_one_goal_waited_for_and_run_again(airlock: Stack, small: Path) -> None:
     """One goal in three acts, because a goal takes its time."""
     first = submit(airlock, key="ui-key", wait=True)
+    wait_until("the goal is taken in", lambda: airlock.sql("SELECT 1 FROM goals WHERE idempotency_key = 'ui-key'"), 60)
     second = submit(airlock, key="ui-key", wait=True)
     other = submit(airlock, key="ui-key", goal=f"{TWICE}, and the difference too")
     assert ended(airlock, "submit_goal", other)["state"] == "failed"
