@@ -11,7 +11,7 @@ from include.leases import rules
 from include.leases import service as leases
 from include.settings import Settings
 from include.tasks import service as tasks
-from include.tasks.models import Failure, Rework, TaskRunState
+from include.tasks.models import AttemptState, Failure, Rework, TaskRunState
 
 
 class Seen(NamedTuple):
@@ -62,7 +62,7 @@ def _judge(
         broken = rules.Broken(Failure.LOST, row["reason"])  # decided before; fail_attempt gives that decision again
     elif attempt["finished_at"] is not None and attempt["failure"]:
         broken = rules.Broken(Failure(attempt["failure"]), attempt["reason"])
-    elif attempt["finished_at"] is not None:
+    elif attempt["state"] == AttemptState.COMPLETING:
         if not lease["has_evidence"]:
             return Seen("working", "", shown)
         if not lease["handin_refused"]:
@@ -71,6 +71,8 @@ def _judge(
         broken = rules.Broken(Failure.REFUSED_HANDIN, f"The hand-in was refused: {lease['handin_refused']}.")
     elif lease["revoked_at"] is not None:
         return _revoked(connection, settings, row, lease, ti_id, shown)
+    elif attempt["finished_at"] is not None:
+        broken = rules.Broken(Failure.WORKER_FAILED, attempt["reason"] or "The worker stopped before it had finished.")
     elif lease["ended_at"] is not None:
         broken = rules.end_of_sandbox(lease)
     else:

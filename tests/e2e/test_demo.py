@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.e2e.conftest import CANARY, GIT, Stack
 
 pytestmark = pytest.mark.slow
@@ -44,6 +45,18 @@ def test_the_model_key_is_in_no_environment(processes: Stack) -> None:
     assert not [pid for pid in mine if _mentions(Path(f"/proc/{pid}/environ"), CANARY.encode())]
     assert (processes.home / "keys" / "jarvis.key").read_text().strip() == CANARY
     assert (processes.home / "keys" / "jarvis.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_at_work_goes_on_after_down_and_up(processes: Stack, tiny: Path) -> None:
+    run = processes.submit("E2E again after a shutdown", tiny)
+    working = "SELECT 1 FROM attempts a JOIN task_runs t ON t.id = a.task_run WHERE t.goal_run = %s AND a.state = 'WORKING'"
+    wait_until("a worker works", lambda: processes.sql(working, run), 90)
+    assert processes.run("down").returncode == 0
+    assert processes.run("up", "--offline").returncode == 0
+    ended = processes.wait(run)
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    attempts = processes.sql("SELECT epoch, failure, counted FROM attempts WHERE task_run LIKE %s ORDER BY epoch", f"{run}-%")
+    assert [tuple(attempt.values()) for attempt in attempts] == [(1, "lost", False), (2, None, None)]
 
 
 def _mentions(path: Path, word: bytes) -> bool:
