@@ -53,15 +53,16 @@ def up(home: Path, say: Say, offline: bool = False, patience_s: float = 180.0) -
         BadInput: the machine lacks something; the message says what to do.
         Unavailable: a process does not come up; the message names it and shows the end of its log.
     """
+    starter = None
     if supervisor_pid(home) is not None:
         say("Airlock is already up." if state(home).get("state") == "ready" else "Airlock is already starting.")
     else:
-        _begin(home, say, offline)
-    _wait(home, say, patience_s)
+        starter = _begin(home, say, offline)
+    _wait(home, say, patience_s, starter)
     return load(home)
 
 
-def _begin(home: Path, say: Say, offline: bool) -> None:
+def _begin(home: Path, say: Say, offline: bool) -> subprocess.Popen[bytes]:
     settings = load(home)
     for words in checks.require(settings):
         say(words)
@@ -71,7 +72,7 @@ def _begin(home: Path, say: Say, offline: bool) -> None:
     (home / "run" / "state.json").unlink(missing_ok=True)
     log = open_log(home, "supervisor")
     with log:
-        subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "include.local.supervisor"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env=child_environment(home) | {leftovers.MARK: ""}, start_new_session=True,
         )  # fmt: skip
@@ -82,7 +83,7 @@ def _endpoint(home: Path) -> dict[str, str]:
     return {"anthropic_base_url": given or runtime.read(home).get("anthropic_base_url", "")}
 
 
-def _wait(home: Path, say: Say, patience_s: float) -> None:
+def _wait(home: Path, say: Say, patience_s: float, starter: subprocess.Popen[bytes] | None) -> None:
     began, told = time.monotonic(), set[str]()
     while time.monotonic() - began < patience_s:
         known = state(home)
@@ -91,6 +92,8 @@ def _wait(home: Path, say: Say, patience_s: float) -> None:
         if known.get("state") == "ready":
             say(f"All is up after {time.monotonic() - began:.0f} s.")
             return
+        if starter is not None and starter.poll() is not None and supervisor_pid(home) is None:
+            raise Unavailable(f"The supervisor ended at once: {log_tail(home, 'supervisor')}")
         _refuse_the_hopeless(home, known)
         time.sleep(0.2)
     waiting = [name for name, child in state(home).get("processes", {}).items() if child["state"] not in ("ready", "done")]
@@ -108,20 +111,11 @@ def _news(known: dict[str, Any], told: set[str]) -> Iterator[str]:
 
 
 def _refuse_the_hopeless(home: Path, known: dict[str, Any]) -> None:
-    if not known and (tail := _early_death(home)):
-        raise Unavailable(f"The supervisor ended at once: {tail}")
     for name, child in known.get("processes", {}).items():
         if child["restarts"] >= 4 and child["state"] == "crashed":
             raise Unavailable(
                 f"{name} does not start (exit {child['exit']}): {log_tail(home, name)} See `./airlock logs {name}`, then `./airlock down`."
             )
-
-
-def _early_death(home: Path) -> str:
-    lock = home / "run" / "supervisor.lock"
-    if lock.exists() and supervisor_pid(home) is None and time.time() - lock.stat().st_ctime > 5:
-        return log_tail(home, "supervisor")
-    return ""
 
 
 def log_tail(home: Path, name: str, lines: int = 3) -> str:
