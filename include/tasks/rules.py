@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from include.tasks.models import NOT_COUNTED, Failure, TaskRunState
 
+_BEGINS = {"goal_run": ("SUBMITTED",), "task_run": ("PENDING",), "attempt": ("SPAWNING",)}
+"""The states in which a row may be inserted; in the table of transitions they follow the empty state."""
+
 _GOAL_RUN = """
 SUBMITTED -> PLANNING RUNNING REFUSED FAILED CANCELLED
 PLANNING -> AWAITING_APPROVAL RUNNING REFUSED FAILED ESCALATED CANCELLED
@@ -44,7 +47,8 @@ DONE -> FAILED CANCELLED
 
 def _rows(machine: str, text: str) -> list[tuple[str, str, str]]:
     lines = (line.split(" -> ") for line in text.strip().splitlines())
-    return [(machine, before, after) for before, afters in lines for after in afters.split()]
+    ways = [(machine, before, after) for before, afters in lines for after in afters.split()]
+    return [(machine, "", state) for state in _BEGINS[machine]] + ways
 
 
 TRANSITIONS = _rows("goal_run", _GOAL_RUN) + _rows("task_run", _TASK_RUN) + _rows("attempt", _ATTEMPT)
