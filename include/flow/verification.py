@@ -15,9 +15,6 @@ from include.repository import bundles, mirror
 from include.sandbox.client import ensure_sandbox
 from include.settings import Settings
 
-TRIES = 3
-"""Sandboxes that may be lost to infrastructure before a verification is given up."""
-
 
 class Asked(NamedTuple):
     """What is to be tested, for whom."""
@@ -38,7 +35,7 @@ def tested(settings: Settings, asked: Asked) -> TestReport | NotYet:
     """
     with transaction("airflow") as connection:
         found = leases.verification(connection, asked.goal_run, asked.commit, asked.task_run, asked.epoch)
-        if found is None or (_lost(found) and found.tries < TRIES):
+        if found is None or (_lost(found) and found.tries < settings.infrastructure_attempts):
             bundles.export_bundle(settings, mirror.path_of(settings, asked.repository), asked.commit)
             grant = leases.grant_verify(
                 connection, asked.goal_run, asked.commit, settings.test_timeout_s, asked.ti_id, asked.task_run, asked.epoch

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ PROCESSES = {
 }
 KILLED = (*COMPONENTS, *PROCESSES, "worker", "supervisor", "all at once", "streams wiped")
 """Each deck of kills holds each of these once."""
+ENDS_S = 5.0
 STOPPED = ("triggerer", "relay", "worker", "broker")
 
 
@@ -101,7 +103,10 @@ def send(hit: Hit, number: int) -> None:
 
 
 def kill(settings: Settings, target: str, hit: Hit) -> None:
-    """SIGKILL; and for wiped streams everything that the stream server had stored."""
+    """SIGKILL, and wait for the ends; for wiped streams, then remove everything that the stream server had stored."""
     send(hit, signal.SIGKILL)
+    end = time.monotonic() + ENDS_S
+    while any(leftovers.lives(pid) for pid in hit.pids) and time.monotonic() < end:
+        time.sleep(0.02)
     if target == "streams wiped":
         shutil.rmtree(settings.home / "valkey" / "appendonlydir", ignore_errors=True)
