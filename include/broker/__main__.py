@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from include import faults
 from include.broker import assignments, calls, inbox, recovery
 from include.broker.process import Process, log
 from include.clock import now
@@ -151,10 +152,12 @@ class Broker:
                     await self._take([entry])
                 return
             taken = inbox.Taken([], [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[:500])], [], False)
+        faults.point("broker.take.after-commit")
         if taken.refused:
             await self.process.streams.bury(taken.refused)
         gone = [*taken.done, *(entry for entry, _ in taken.refused)]
         await self.process.streams.acknowledge(gone)
+        faults.point("broker.acknowledge.after")
         for entry in gone:
             self._held.pop((entry.task_run, entry.stream_id), None)
         self._held.update({(entry.task_run, entry.stream_id): entry for entry in taken.held})

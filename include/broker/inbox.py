@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from include import faults
 from include.broker import conversation
 from include.clock import new_id
 from include.database import queries
@@ -88,6 +89,7 @@ async def take(connection: AsyncConnection, agent: str, entries: list[Entry], no
     await _tell_refused(connection, refused, attempts)
     out = {id(entry) for entry, _ in refused} | {id(entry) for entry in held}
     done = [entry for entry in entries if id(entry) not in out]
+    faults.point("broker.take.before-commit")
     return Taken(done, refused, held, any(m.envelope.type in ("llm.request", "question") for m in new))
 
 

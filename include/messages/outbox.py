@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from include import faults
 from include.clock import new_id, now
 from include.database import queries
 from include.database.unit_of_work import AsyncConnection
@@ -67,7 +68,9 @@ async def send_unsent(connection: AsyncConnection, streams: Streams, agent: str,
         return 0
     rows = await (await connection.execute(_SQL.unsent, {"agent": agent, "limit": limit})).fetchall()
     if rows:
+        faults.point("broker.append.before")
         await streams.append((row["task_run"], bytes(row["body"]), row["signature"]) for row in rows)
+        faults.point("broker.append.after")
         await connection.execute(_SQL.mark_sent, {"ids": [row["id"] for row in rows]})
     return len(rows)
 

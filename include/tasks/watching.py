@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from include import faults
 from include.artifacts import service as artifacts
 from include.artifacts.models import Log
 from include.database.unit_of_work import Connection
@@ -67,6 +68,7 @@ def _judge(
             return Seen("working", "", shown)
         if not lease["handin_refused"]:
             tasks.handed_in(connection, row["id"], row["epoch"])
+            faults.point("lease.handed-in.before-commit")
             return Seen("handed_in", f"Handed in: {attempt['summary'][:300]}", shown)
         broken = rules.Broken(Failure.REFUSED_HANDIN, f"The hand-in was refused: {lease['handin_refused']}.")
     elif lease["revoked_at"] is not None:

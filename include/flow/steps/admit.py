@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.flow.steps.base import Step, fail
 from include.flow.waiting import NotYet
@@ -39,6 +40,7 @@ class AdmitStep(Step):
                 ti.try_number > 1,
                 lambda: goals.start(connection, settings(), run),
             )
+        faults.point("admit.grant.after-commit")
         if said.outcome == "no_room":
             return NotYet("room", "any", said.words)
         if said.outcome == "refused":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput, NotFound
 from include.flow.steps.base import Step, fail
@@ -46,6 +47,8 @@ class IntakeStep(Step):
                     commit = service.fetch_base(connection, settings(), request.repository, request.base)
                     service.start_branch(connection, settings(), run, commit)
                     run = service.run_of(connection, run["dag_id"], run["run_id"])
+                faults.point("intake.store.before-commit")
+            faults.point("intake.store.after-commit")
         except (BadInput, NotFound) as error:
             fail(str(error))
         again = submission.goal["created_at"] < context["dag_run"].start_date  # not ``submission.again``: this step may run twice

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
+from include import faults
 from include.database.unit_of_work import pooled_transaction
 from include.errors import Unavailable
 from include.flow.rework_trigger import ask_until_cleared
@@ -52,6 +53,7 @@ class LeaseTrigger(BaseTrigger):
                     ti = self._ti()
                     await ask_until_cleared(ti.dag_id, ti.run_id, str(seen.rework.id), str(ti.id))
                 elif seen.outcome != "working":
+                    faults.point("lease.handed-in.after-commit")
                     yield TriggerEvent({"outcome": seen.outcome, "words": seen.words})
                     return
             await asyncio.sleep(WATCH_S)

@@ -18,13 +18,17 @@ def show(outcome: Outcome) -> None:
     console.print(_counters(outcome), _bars(outcome), _recovery(outcome), _ends(outcome))
     for line in outcome.facts.failures:
         console.print(f"attempt   {line}", markup=False, highlight=False)
-    facts, usd = outcome.facts, outcome.facts.spent.get("micro", 0) / 1_000_000
-    looked = f"{len(facts.events)} changes of state, {len(facts.audit)} audit entries, {facts.spent.get('calls', 0)} model calls worth ${usd:.2f}"
-    console.print(f"Looked at {looked} ({facts.spent.get('unknown', 0)} at their worst case).", markup=False, highlight=False)
+    console.print(_looked_at(outcome), markup=False, highlight=False)
     console.print(_trials(outcome), markup=False, highlight=False)
     for line in outcome.words:
         console.print(line, markup=False, highlight=False)
     console.print("Every bar holds." if outcome.judgement.holds else "[red]A BAR IS BROKEN.[/]")
+
+
+def _looked_at(outcome: Outcome) -> str:
+    facts, spent = outcome.facts, outcome.facts.spent
+    rows = f"{len(facts.events)} changes of state, {len(facts.audit)} audit entries, {spent.get('calls', 0)} model calls"
+    return f"Looked at {rows} worth ${spent.get('micro', 0) / 1_000_000:.2f} ({spent.get('unknown', 0)} at their worst case)."
 
 
 def _trials(outcome: Outcome) -> str:
