@@ -15,6 +15,9 @@ from include.repository import bundles, mirror
 from include.sandbox.client import ensure_sandbox
 from include.settings import Settings
 
+KILLED_TRIES = 3
+"""Test runs that may be killed from outside before that is the tests' own doing: they might kill their sandbox."""
+
 
 class Asked(NamedTuple):
     """What is to be tested, for whom."""
@@ -61,7 +64,10 @@ def _lost(found: Verification) -> bool:
     evidence: dict[str, Any] | None = found.evidence
     if evidence is None or evidence["handin_sha256"]:
         return False
-    return evidence["exit_code"] is None or evidence["because"].startswith(("unwatched", "revoked"))
+    if evidence["exit_code"] is None or evidence["because"].startswith(("unwatched", "revoked")):
+        return True
+    killed = evidence["exit_code"] in (137, 143) and not evidence["out_of_memory"] and not evidence["because"]
+    return killed and found.tries < KILLED_TRIES
 
 
 def _read(settings: Settings, found: Verification) -> TestReport:

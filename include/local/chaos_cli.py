@@ -15,6 +15,7 @@ def chaos(
     goals: Annotated[int, typer.Option(min=1, help="Goals of three to five tasks.")] = 12,
     seed: Annotated[int | None, typer.Option(help="Of the order and the times; default: a random one, which is printed.")] = None,
     engine: Annotated[Literal["auto", "docker", "bubblewrap"], typer.Option(help="What holds the workers.")] = "auto",
+    points: Annotated[bool, typer.Option("--points", help="Arm every fault point once at the start.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/cli.md).")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the home of the run, stopped, for a look.")] = False,
 ) -> None:
@@ -24,7 +25,7 @@ def chaos(
     from include.local.chaos.models import Options
 
     chosen = seed if seed is not None else random.SystemRandom().randrange(1_000_000)
-    options = Options(kills=kills, goals=goals, seed=chosen, engine=engine)
+    options = Options(kills=kills, goals=goals, seed=chosen, engine=engine, points=points)
     outcome = the_run.run(options, lambda line: print(line, file=sys.stderr, flush=True), keep=keep)
     if as_json:
         print(json.dumps(outcome.public(), indent=1))

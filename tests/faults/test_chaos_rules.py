@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from include.local.chaos.models import Asked, Event, Facts, Link, Run, TaskEnd
+from include.local.chaos import report
+from include.local.chaos.models import Asked, Event, Facts, Fault, Link, Options, Outcome, Run, TaskEnd
 from include.local.chaos.rules import bound, judge, quantile
 
 CHAIN = (
@@ -126,3 +127,28 @@ def test_a_goal_that_was_not_confirmed_may_be_there_or_not() -> None:
 def test_the_bound_is_three_in_n() -> None:
     assert (bound(300), bound(2), bound(0)) == (0.01, 1.0, 1.0)
     assert (quantile([], 0.5), quantile([3, 1, 2], 0.5), quantile([1, 2, 3], 0.95)) == (0.0, 2, 3)
+
+
+def test_the_report_shows_the_counters_the_bounds_and_what_broke(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = Facts.model_validate({**SOUND, "on_main": (*TASKS, "g-a-1"), "failures": ("2 x lost (not counted): [killed]",)})
+    faults = (
+        Fault(at_s=1, kind="kill", target="broker", recovery_s=2.5),
+        Fault(at_s=2, kind="kill", target="broker"),
+        Fault(at_s=3, kind="stop", target="relay"),
+        Fault(at_s=4, kind="point", target="merge.move.after"),
+    )
+    options = Options(kills=3, goals=2, seed=7, engine="bubblewrap")
+    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=judge(facts), wall_s=9.0, words=("Read this.",))
+    report.show(outcome)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "N = 3 kills and 1 stops over 2 goals",
+        "100.0 % a kill",
+        "merged twice",
+        "BROKEN",
+        "[killed]",
+        "Read this.",
+        "A BAR IS BROKEN",
+    ):
+        assert words in shown, words
+    assert outcome.public()["judgement"]["merges"]["duplicated"] == 1 and not outcome.public()["ok"]

@@ -9,6 +9,7 @@ import time
 
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, Unavailable
+from include.faults import POINTS
 from include.local import control
 from include.local.chaos import store, targets
 from include.local.chaos.client import Clients
@@ -34,10 +35,13 @@ class Killer:
         self.watch = Watch(settings)
         self.manual: list[str] = []
         self._began = time.monotonic()
+        self._points = list[str]()
         self._stopped: list[threading.Thread] = []
 
     def play(self) -> None:
         """Kill until the asked number is reached or every goal has ended."""
+        for name in sorted(POINTS) if self._options.points else ():
+            self._arm(name)
         deck, stops = list[str](), list[str]()
         for number in range(self._options.kills):
             if self._clients.are_done():
@@ -74,13 +78,25 @@ class Killer:
     # -- one fault -----------------------------------------------------------------------------------------------------------
 
     def _kill(self, target: str) -> None:
+        if target == targets.POINT:
+            self._points = self._points or self._shuffled(tuple(POINTS))
+            return self._arm(self._points.pop())
         hit = self._find(target)
+        if not hit.pids:
+            return self._say(f"{self._at():7.1f} s  no {target} is there to be killed")
         fault = Fault(at_s=self._at(), kind="wipe" if target == "streams wiped" else "kill", target=target)
         targets.kill(self._settings, target, hit)
         self._say(f"{fault.at_s:7.1f} s  killed {target} ({len(hit.pids)})")
         self.watch.killed(fault, hit)
         if target in ("supervisor", "all at once"):
             self._up(target)
+        return None
+
+    def _arm(self, name: str) -> None:
+        """Let whoever comes by a fault point next die there."""
+        (self._settings.home / "faults" / name).touch()
+        self._say(f"{self._at():7.1f} s  armed {name}")
+        self.watch.armed(Fault(at_s=self._at(), kind="point", target=name))
 
     def _find(self, target: str) -> targets.Hit:
         """A target that is down at the moment (or a sandbox, while none is live) is waited for."""
@@ -106,6 +122,8 @@ class Killer:
 
     def _stop(self, target: str) -> None:
         hit = self._find(target)
+        if not hit.pids:
+            return
         fault = Fault(at_s=self._at(), kind="stop", target=target)
         targets.send(hit, signal.SIGSTOP)
         self._say(f"{fault.at_s:7.1f} s  stopped {target} for {STOP_S:g} s ({len(hit.pids)})")

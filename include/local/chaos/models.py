@@ -20,6 +20,7 @@ class Options(Frozen):
     goals: int = Field(ge=1)
     seed: int
     engine: Literal["auto", "docker", "bubblewrap"]
+    points: bool = Field(default=False, description="Arm every fault point at the start: each kills whoever comes by first.")
     at_once: int = Field(default=4, ge=1, description="Goals that are under way at the same time.")
 
 
@@ -132,9 +133,14 @@ class Fault(Frozen):
     """One thing that was done to the stack."""
 
     at_s: float = Field(description="Seconds since the first goal was submitted.")
-    kind: Literal["kill", "stop", "wipe"]
-    target: str
+    kind: Literal["kill", "stop", "wipe", "point"]
+    target: str = Field(description="A process; of a point its name.")
     recovery_s: float | None = Field(default=None, description="Until it was ready again; null: killed again before, or not measured.")
+
+    @property
+    def is_kill(self) -> bool:
+        """A SIGKILL, from outside or at a fault point."""
+        return self.kind != "stop"
 
 
 class Outcome(Frozen):

@@ -32,7 +32,7 @@ def _looked_at(outcome: Outcome) -> str:
 
 
 def _trials(outcome: Outcome) -> str:
-    kills, goals = sum(fault.kind != "stop" for fault in outcome.faults), len(outcome.facts.asked)
+    kills, goals = sum(fault.is_kill for fault in outcome.faults), len(outcome.facts.asked)
     ran = f"N = {kills} kills and {len(outcome.faults) - kills} stops over {goals} goals in {outcome.wall_s:.0f} s"
     bounds = f"{100 * rules.bound(kills):.1f} % a kill and {100 * rules.bound(goals):.1f} % a goal"
     return (
@@ -63,13 +63,14 @@ def _recovery(outcome: Outcome) -> Table:
     table = Table(title="From the kill until it is ready again, in seconds", title_justify="left")
     for name in ("target", "kills", "p50", "p95", "max", "without a time"):
         table.add_column(name, justify="left" if name == "target" else "right")
-    kills = Counter(fault.target for fault in outcome.faults if fault.kind != "stop")
+    timed = [fault for fault in outcome.faults if fault.kind in ("kill", "wipe")]
+    kills = Counter(fault.target for fault in timed)
     for target, count in sorted(kills.items()):
-        times = [f.recovery_s for f in outcome.faults if f.kind != "stop" and f.target == target and f.recovery_s is not None]
-        figures = (
-            [f"{figure:.1f}" for figure in (rules.quantile(times, 0.5), rules.quantile(times, 0.95), max(times))] if times else ["-"] * 3
-        )
+        times = [fault.recovery_s for fault in timed if fault.target == target and fault.recovery_s is not None]
+        figures = (rules.quantile(times, 0.5), rules.quantile(times, 0.95), max(times, default=0.0))
         table.add_row(target, str(count), *(f"{figure:.1f}" if times else "-" for figure in figures), str(count - len(times)))
+    if points := [fault.target for fault in outcome.faults if fault.kind == "point"]:
+        table.add_row(f"at {len(set(points))} fault points", str(len(points)), "-", "-", "-", str(len(points)))
     return table
 
 

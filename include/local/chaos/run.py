@@ -30,8 +30,8 @@ WORDS = (
     "Every other timeout, cap and heartbeat is the default.",
     "The offline model answers as if it were paid (real prices, a key that is none), so that money is counted; nobody is paid. "
     "It stands for the endpoint, and is not killed.",
-    "Kills come from shuffled decks that hold every target once: 2 to 8 s after the one before, or as soon as all is whole again, and "
-    "not before their share of the tasks is merged (at most 45 s).",
+    "Kills come from shuffled decks that hold every target once and three fault points, where whoever comes by next dies: 2 to 8 s after "
+    "the one before, or as soon as all is whole again, and not before their share of the tasks is merged (at most 45 s).",
 )
 
 
@@ -73,7 +73,9 @@ def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: P
     wall_s = time.monotonic() - began
     facts = collect.facts(settings, clients.asked, sample, repository, killer.manual)
     faults = tuple(killer.watch.end())
-    return Outcome(options=options, faults=faults, facts=facts, judgement=rules.judge(facts), wall_s=round(wall_s, 1), words=WORDS)
+    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=rules.judge(facts), wall_s=round(wall_s, 1), words=WORDS)
+    (settings.home / "chaos.json").write_text(outcome.model_dump_json(indent=1))
+    return outcome
 
 
 @contextmanager
@@ -87,10 +89,13 @@ def _home(options: Options, say: Say, keep: bool) -> Iterator[Path]:
         "AIRLOCK_HOME": str(home),
         "AIRLOCK_ENGINE": options.engine,
         "AIRLOCK_INFRASTRUCTURE_ATTEMPTS": str(LOST_CAP),
+        "AIRLOCK_FAULTS": str(home / "faults"),
     }
     settings_module.settings.cache_clear()
     say(f"The home of this run is {home}.")
     try:
+        (home / "faults").mkdir()
+        (home / "faults").chmod(0o777)  # the relay, which has no rights, dies at points too
         (home / "keys").mkdir(mode=0o700)
         (home / "keys" / "jarvis.key").write_text("sk-none-chaos")
         yield home

@@ -27,8 +27,9 @@ PROCESSES = {
     "valkey": "valkey",
     "postgres": "postgres",
 }
-KILLED = (*COMPONENTS, *PROCESSES, "worker", "supervisor", "all at once", "streams wiped")
-"""Each deck of kills holds each of these once."""
+POINT = "a fault point"
+KILLED = (*COMPONENTS, *PROCESSES, "worker", "supervisor", "all at once", "streams wiped", POINT, POINT, POINT)
+"""What each deck of kills holds."""
 ENDS_S = 5.0
 STOPPED = ("triggerer", "relay", "worker", "broker")
 

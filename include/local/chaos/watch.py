@@ -42,13 +42,14 @@ class Watch:
         self._ended = threading.Event()
         self._http = httpx.Client(base_url=settings.api_url, timeout=3, trust_env=False, verify=False)
         self.faults: list[Fault] = []
+        self._armed: list[Fault] = []
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def killed(self, fault: Fault, hit: Hit) -> None:
         """Begin to wait for a target. One that was not back from an earlier kill counts from that one, once."""
         with self._lock:
-            if fault.kind == "stop" or not hit.pids:
+            if fault.kind == "stop":
                 self.faults.append(fault)
                 return
             again = [outage for outage in self._open if outage.fault.target == fault.target and fault.target != "worker"]
@@ -57,6 +58,10 @@ class Watch:
                 self.faults.append(outage.fault)
             began = min([outage.began for outage in again], default=time.monotonic())
             self._open.append(Outage(fault, hit, time.time(), began))
+
+    def armed(self, fault: Fault) -> None:
+        """Remember a fault point; it is a fault only if somebody dies there."""
+        self._armed.append(fault)
 
     def back(self, target: str) -> None:
         """A target that only its caller can tell the end of: the supervisor, or everything."""
@@ -70,10 +75,11 @@ class Watch:
             return all(outage.fault.target == "worker" for outage in self._open)
 
     def end(self) -> list[Fault]:
-        """Stop looking; what is still away stays without a time."""
+        """Stop looking; what is still away stays without a time, and points that nobody came by are no faults."""
         self._ended.set()
         self._thread.join()
         self.faults += [outage.fault for outage in self._open]
+        self.faults += [fault for fault in self._armed if not (self._settings.home / "faults" / fault.target).exists()]
         return sorted(self.faults, key=lambda fault: fault.at_s)
 
     def _run(self) -> None:
