@@ -6,7 +6,7 @@ from typing import Any
 
 from include import faults
 from include.database.unit_of_work import transaction
-from include.errors import AirlockError, BadInput, NotFound
+from include.errors import AirlockError, BadInput, NotFound, Unavailable
 from include.flow.steps.base import Step, fail
 from include.flow.verification import Asked, tested
 from include.flow.waiting import NotYet
@@ -62,6 +62,8 @@ class IntakeStep(Step):
         if known is None:
             try:
                 report = tested(settings(), Asked(run["id"], run["repository"], run["base_commit"], ti_id))
+            except Unavailable:
+                raise  # an outage: asked again
             except AirlockError as error:
                 self._refuse(run, GoalRunState.FAILED, f"base: its tests could not be run: {error}")
             if isinstance(report, NotYet):
