@@ -112,9 +112,9 @@ class TaskCancel(Wire):
 
 
 class LlmError(Wire):
-    """Why there is no response. ``budget`` and ``model`` end the attempt."""
+    """Why there is no response. ``budget`` and ``model`` end the attempt; ``lost``: the broker died over it, ask again."""
 
-    kind: Literal["budget", "model", "unknown"]
+    kind: Literal["budget", "model", "unknown", "lost"]
     message: str
 
 
