@@ -14,8 +14,9 @@ FROM leases WHERE node = %(node)s AND ended_at IS NULL AND (%(sandbox)s::text IS
 -- name: keys | the two keys of an attempt
 SELECT in_key, out_key FROM attempt_keys WHERE lease = %(lease)s
 
--- name: started | the sandbox runs
-UPDATE leases SET started_at = COALESCE(started_at, clock_timestamp()) WHERE id = %(lease)s AND ended_at IS NULL
+-- name: started | the sandbox runs; from now on its worker has the heartbeat timeout for its first word
+UPDATE leases SET heartbeat_at = CASE WHEN started_at IS NULL THEN clock_timestamp() ELSE heartbeat_at END,
+  started_at = COALESCE(started_at, clock_timestamp()) WHERE id = %(lease)s AND ended_at IS NULL
 
 -- name: over | what the warden may kill, and nothing else
 SELECT lease, sandbox, because FROM what_is_over(%(node)s, make_interval(secs => %(calm)s), make_interval(secs => %(unwatched)s))

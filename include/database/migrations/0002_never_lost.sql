@@ -32,7 +32,9 @@ ALTER TABLE attempts ADD COLUMN resumed_from int;
 -- Leases: which message numbers are in, what was spent beyond a worst case -----------------------------------------------------
 ALTER TABLE leases
   ADD COLUMN taken int8multirange NOT NULL DEFAULT '{}', -- numbers of the worker's messages that are in; contiguous ones are one range
-  ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0;     -- real cost beyond the reserved worst case: breaks the lease
+  ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0,     -- real cost beyond the reserved worst case: breaks the lease
+  ADD COLUMN broken text,                                -- the standing for which the lease step revoked it; null: somebody else did, or nobody
+  ADD COLUMN renewed_at timestamptz;                     -- its time was extended
 ALTER TABLE leases SET (fillfactor = 70);                -- a heartbeat is an update in place
 
 -- Who is alive: broker/<agent> (it reads the streams), relay/<node> -----------------------------------------------------------
@@ -52,13 +54,14 @@ $$;
 -- 'infinity': one of them is away. A pulse that was never there is not waited for. A verification needs PostgreSQL only.
 CREATE FUNCTION calm_until(l leases, calm interval) RETURNS timestamptz LANGUAGE sql STABLE AS $$
   SELECT greatest(pg_postmaster_start_time() + calm, (
-    SELECT max(CASE WHEN p.beat_at < clock_timestamp() - interval '10 seconds' THEN 'infinity' ELSE p.steady_since + calm END)
+    SELECT max(CASE WHEN p.beat_at < clock_timestamp() - greatest(calm / 3, '3 s') THEN 'infinity' ELSE p.steady_since + calm END)
     FROM pulses p WHERE l.kind = 'work' AND p.name = ANY (ARRAY['relay/' || l.node,
       (SELECT 'broker/' || g.agent FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = l.goal_run)])))
 $$;
 
 -- What is over: the one judgement --------------------------------------------------------------------------------------------
--- Null while the lease holds; a null silence asks for no heartbeat. What the warden ends stands first (revoked, unwatched, expired), so that a
+-- Null while the lease holds; a null silence asks for no heartbeat, a null unwatched for no watch.
+-- What the warden ends stands first (revoked, unwatched, expired), so that a
 -- term that only the sensor looks at never hides it; the sensor revokes for the rest.
 CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence interval) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT CASE
@@ -89,6 +92,10 @@ CREATE OR REPLACE FUNCTION next_due_s(the_node text, calm interval, unwatched in
     FROM leases l WHERE node = the_node AND ended_at IS NULL) AS lives
   WHERE due <> 'infinity'
 $$;
+
+-- A broker hears of an extended lease too.
+DROP TRIGGER tell_lease ON leases;
+CREATE TRIGGER tell_lease AFTER INSERT OR UPDATE OF revoked_at, expires_at ON leases FOR EACH ROW EXECUTE FUNCTION tell('leases');
 
 -- What people are told: incidents and warnings, once each ---------------------------------------------------------------------
 CREATE TABLE notices (
@@ -220,3 +227,4 @@ GRANT INSERT (actor, action, subject, detail) ON audit_log TO airlock_airflow, a
 GRANT INSERT ON notices TO airlock_airflow, airlock_broker;
 GRANT USAGE ON SEQUENCE notices_id_seq TO airlock_airflow, airlock_broker;
 GRANT UPDATE (taken, excess_micro) ON leases TO airlock_broker;
+GRANT UPDATE (expires_at, renewed_at) ON leases TO airlock_cli;
