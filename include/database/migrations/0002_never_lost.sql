@@ -52,19 +52,21 @@ $$;
 
 -- Until when nothing of a lease expires or counts as silent: PostgreSQL, its broker (with the streams) or its relay was away just now.
 -- 'infinity': one of them is away. A pulse that was never there is not waited for. A verification needs PostgreSQL only.
-CREATE FUNCTION calm_until(l leases, calm interval) RETURNS timestamptz LANGUAGE sql STABLE AS $$
-  SELECT greatest(pg_postmaster_start_time() + calm, (
+CREATE FUNCTION calm_until(l leases, calm interval) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN greatest(pg_postmaster_start_time() + calm, (
     SELECT max(CASE WHEN p.beat_at < clock_timestamp() - greatest(calm / 3, '3 s') THEN 'infinity' ELSE p.steady_since + calm END)
     FROM pulses p WHERE l.kind = 'work' AND p.name = ANY (ARRAY['relay/' || l.node,
-      (SELECT 'broker/' || g.agent FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = l.goal_run)])))
-$$;
+      (SELECT 'broker/' || g.agent FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = l.goal_run)])));
+END $$;
 
 -- What is over: the one judgement --------------------------------------------------------------------------------------------
 -- Null while the lease holds; a null silence asks for no heartbeat, a null unwatched for no watch.
 -- What the warden ends stands first (revoked, unwatched, expired), so that a
 -- term that only the sensor looks at never hides it; the sensor revokes for the rest.
-CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence interval) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT CASE
+CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence interval) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN CASE
     WHEN l.ended_at IS NOT NULL THEN 'ended'
     WHEN l.revoked_at IS NOT NULL THEN 'revoked'
     WHEN l.watched_at + unwatched <= clock_timestamp() AND clock_timestamp() > pg_postmaster_start_time() + calm THEN 'unwatched'
@@ -73,8 +75,8 @@ CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence in
     WHEN l.tokens_used > l.max_tokens THEN 'tokens'
     WHEN l.excess_micro > 0 THEN 'usd'
     WHEN l.started_at IS NOT NULL AND l.heartbeat_at + silence <= clock_timestamp() AND calm_until(l, calm) <= clock_timestamp() THEN 'silent'
-  END
-$$;
+  END;
+END $$;
 
 CREATE OR REPLACE FUNCTION what_is_over(the_node text, calm interval, unwatched interval)
 RETURNS TABLE (lease uuid, sandbox text, because text) LANGUAGE sql STABLE AS $$
