@@ -28,5 +28,11 @@ def point(name: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-POINTS: dict[str, str] = {}
+POINTS: dict[str, str] = {
+    "messages-taken": "broker: a batch of workers' messages is written, not committed",
+    "messages-committed": "broker: a batch is committed, not acknowledged to the streams",
+    "messages-acknowledged": "broker: a batch is acknowledged",
+    "outbox-unsent": "broker: messages to workers are read from the outbox, not appended",
+    "outbox-appended": "broker: they are appended to the streams, not marked as sent",
+}
 """Every point by its name, with where it stands in a few words."""

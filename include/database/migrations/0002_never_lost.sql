@@ -34,6 +34,15 @@ ALTER TABLE leases
   ADD COLUMN taken int8multirange NOT NULL DEFAULT '{}', -- numbers of the worker's messages that are in; contiguous ones are one range
   ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0;     -- real cost beyond the reserved worst case: breaks the lease
 ALTER TABLE leases SET (fillfactor = 70);                -- a heartbeat is an update in place
+UPDATE leases l SET taken = p.numbers
+FROM (SELECT task_run, epoch, range_agg(int8range(seq, seq + 1)) AS numbers FROM processed_messages GROUP BY task_run, epoch) AS p
+WHERE l.kind = 'work' AND l.task_run = p.task_run AND l.epoch = p.epoch;
+
+-- A batch of messages wakes its agent's broker once -------------------------------------------------------------------------------
+CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_notify('outbox_' || agent, '') FROM (SELECT DISTINCT agent FROM fresh) AS agents; RETURN NULL; END $$;
+DROP TRIGGER tell_outbox ON outbox;
+CREATE TRIGGER tell_outbox AFTER INSERT ON outbox REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION tell_outbox();
 
 -- Who is alive: broker/<agent> (it reads the streams), relay/<node> -----------------------------------------------------------
 CREATE TABLE pulses (
