@@ -172,22 +172,18 @@ class Broker:
 
     async def _take(self, batch: list[Entry]) -> None:
         try:
-            taken = await self.process.transact(lambda c: self._take_in(c, batch))
+            taken = await self.process.transact(lambda c: inbox.take(c, self.process.agent, batch, now()))
         except (psycopg.Error, AirlockError, ValueError, LookupError) as error:
             if len(batch) > 1:  # one of them cannot be handled: find it, and let the others pass
                 middle = len(batch) // 2
                 await self._take(batch[:middle])
                 return await self._take(batch[middle:])
-            taken = inbox.Taken([], [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[:500])], [], False, False)
-        faults.point("messages-committed")
+            refused = [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[:500])]
+            await self.process.transact(lambda c: inbox.tell_refused(c, self.process.agent, refused, {}))
+            taken = inbox.Taken([], refused, [], False, False)
+        faults.point("broker.take.after-commit")
         await self._after_commit(taken)
-        faults.point("messages-acknowledged")
         return None
-
-    async def _take_in(self, connection: Any, batch: list[Entry]) -> inbox.Taken:
-        taken = await inbox.take(connection, self.process.agent, batch, now())
-        faults.point("messages-taken")
-        return taken
 
     async def _after_commit(self, taken: inbox.Taken) -> None:
         if taken.refused:
@@ -195,6 +191,7 @@ class Broker:
             self._paused.update({entry.task_run: time.monotonic() + PAUSE_S for entry, _ in taken.refused})
         gone = [*taken.done, *(entry for entry, _ in taken.refused)]
         await self.process.streams.acknowledge(gone)
+        faults.point("broker.acknowledge.after")
         for entry in gone:
             self._held.pop((entry.task_run, entry.stream_id), None)
         self._held.update({(entry.task_run, entry.stream_id): entry for entry in taken.held})

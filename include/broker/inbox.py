@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from include import faults
 from include.broker.effects import ENDINGS, Effects, Opened
 from include.database import queries
 from include.database.unit_of_work import AsyncConnection
@@ -53,9 +54,10 @@ async def take(connection: AsyncConnection, agent: str, entries: list[Entry], no
     effects = Effects(agent, batch.in_order())
     await effects.write(connection)
     repeated = await outbox.answer_again(connection, again) if again else 0
-    await _tell_refused(connection, agent, batch.refused, attempts)
+    await tell_refused(connection, agent, batch.refused, attempts)
     out = {id(entry) for entry, _ in batch.refused} | {id(entry) for entry in batch.held.values()}
     done = [entry for entry in entries if id(entry) not in out]
+    faults.point("broker.take.before-commit")
     return Taken(done, batch.refused, list(batch.held.values()), effects.asked, bool(effects.queued or repeated))
 
 
@@ -172,7 +174,7 @@ def _taken_words(message: Opened) -> str:
     return f"number {message.envelope.seq} or its key is taken by another message"
 
 
-async def _tell_refused(connection: AsyncConnection, agent: str, refused: Iterable[tuple[Entry, str]], attempts: Attempts) -> None:
+async def tell_refused(connection: AsyncConnection, agent: str, refused: Iterable[tuple[Entry, str]], attempts: Attempts) -> None:
     """One entry and one event an attempt and batch, however many messages were refused: a flood of them must not become a flood of rows."""
     by_task: dict[str, list[str]] = {}
     for entry, reason in refused:

@@ -108,9 +108,9 @@ async def send_unsent(connection: AsyncConnection, streams: Streams, agent: str,
         return 0
     rows = await (await connection.execute(_SQL.unsent, {"agent": agent, "limit": limit})).fetchall()
     if rows:
-        faults.point("outbox-unsent")
+        faults.point("broker.append.before")
         await streams.append((row["task_run"], bytes(row["body"]), row["signature"]) for row in rows)
-        faults.point("outbox-appended")
+        faults.point("broker.append.after")
         await connection.execute(_SQL.mark_sent, {"ids": [row["id"] for row in rows]})
     return len(rows)
 
