@@ -36,6 +36,15 @@ ALTER TABLE leases
   ADD COLUMN broken text,                                -- the standing for which the lease step revoked it; null: somebody else did, or nobody
   ADD COLUMN renewed_at timestamptz;                     -- its time was extended
 ALTER TABLE leases SET (fillfactor = 70);                -- a heartbeat is an update in place
+UPDATE leases l SET taken = p.numbers
+FROM (SELECT task_run, epoch, range_agg(int8range(seq, seq + 1)) AS numbers FROM processed_messages GROUP BY task_run, epoch) AS p
+WHERE l.kind = 'work' AND l.task_run = p.task_run AND l.epoch = p.epoch;
+
+-- A batch of messages wakes its agent's broker once -------------------------------------------------------------------------------
+CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_notify('outbox_' || agent, '') FROM (SELECT DISTINCT agent FROM fresh) AS agents; RETURN NULL; END $$;
+DROP TRIGGER tell_outbox ON outbox;
+CREATE TRIGGER tell_outbox AFTER INSERT ON outbox REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION tell_outbox();
 
 -- Who is alive: broker/<agent> (it reads the streams), relay/<node> -----------------------------------------------------------
 CREATE TABLE pulses (
