@@ -130,6 +130,15 @@ WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revok
   AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'cancel:' || l.task_run || '/' || l.epoch::text)
 ORDER BY l.task_run COLLATE "C", l.epoch;
 
+-- name: renewed | live leases of an agent that were extended and whose worker was assigned and has not been told
+SELECT * FROM (
+  SELECT l.id AS lease, l.task_run, l.epoch, l.capabilities, l.expires_at, l.granted_at, l.max_tokens,
+    'renew:' || l.id::text || ':' || extract(epoch FROM l.expires_at)::bigint AS key
+  FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+  WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL AND l.renewed_at IS NOT NULL
+    AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)) AS extended
+WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = extended.key);
+
 -- name: over_among | of these task runs, those of the agent that have no live work lease
 SELECT t.id FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
 WHERE g.agent = %(agent)s AND t.id = ANY(%(task_runs)s)

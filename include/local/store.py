@@ -132,3 +132,8 @@ def leftovers(connection: Connection) -> Row:
 def live_leases(connection: Connection, run: str) -> list[str]:
     """The sandboxes of a goal run that are still there."""
     return [row["sandbox"] for row in connection.execute(_SQL.live_leases, {"run": run})]
+
+
+def work_leases(connection: Connection, run: str) -> list[Row]:
+    """The live leases to work of a run: id and the task's key."""
+    return connection.execute(_SQL.work_leases, {"run": run}).fetchall()
