@@ -6,6 +6,7 @@ from typing import Any
 
 from include.database.unit_of_work import Connection
 from include.goals import service
+from include.leases import incidents
 from include.leases import service as leases
 from include.settings import Settings
 from include.tasks import service as tasks
@@ -64,6 +65,7 @@ def _tell(connection: Connection, run: dict[str, Any]) -> str:
         tries = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
         cost = f"{tries}, {row['tokens']} tokens, ${row['spent_micro'] / 1e6:.4f}{' (offline playbook)' if row['offline'] else ''}"
         lines.append(f"  {row['key']}: {row['state']}{merged}, {cost}" + (f": {row['reason']}" if row["reason"] else ""))
+    lines += [f"  {notice['kind']}: {notice['words']}" for notice in incidents.notices(connection, run["id"])]
     if run["landed_commit"]:
         lines.append(f"Landed on {run['base_branch']} as {run['landed_commit'][:12]}. {run['landing_note']}".rstrip())
     elif run["base_commit"]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import httpx
@@ -23,7 +26,7 @@ def leftovers(settings: Settings) -> dict[str, int]:
     strays = [path for path in attempts if path.name not in owned]
     return {
         "containers": len([name for name in _containers(settings) if name not in owned]),
-        "processes": sum(len(pids) for name, pids in processes(settings).items() if name not in owned),
+        "processes": len([name for name in _processes(root).values() if name not in owned]),
         "mounts": len([point for point in workspace.mounts_under(root) if point.relative_to(root).parts[0] not in owned]),
         "sockets": len([path for path in strays if (path / "task" / "relay.sock").exists()]),
         "directories": len(strays) + len(list(settings.handins_dir.glob("*.part"))),
@@ -50,11 +53,27 @@ def _containers(settings: Settings) -> list[str]:
 
 
 def processes(settings: Settings) -> dict[str, list[int]]:
-    """The processes that see an attempt's directory as /run/task, by the attempt's name."""
-    root, found = folders.root(settings), dict[str, list[int]]()
+    """The processes that see an attempt's directory, by the attempt's name."""
+    found: dict[str, list[int]] = {}
+    for process, name in _processes(folders.root(settings)).items():
+        found.setdefault(name, []).append(process)
+    return found
+
+
+def end_processes(root: Path, name: str) -> None:
+    """Kill what still sees the directory of this attempt, which nobody owns."""
+    for process, attempt in _processes(root).items():
+        if attempt == name:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def _processes(root: Path) -> dict[int, str]:
+    """The processes that see an attempt's directory as /run/task, and that attempt's name."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (name := _attempt_of(entry, root)):
-            found.setdefault(name, []).append(int(entry.name))
+            found[int(entry.name)] = name
     return found
 
 

@@ -229,7 +229,7 @@ class Relay:
                 connection.send(b"ok")
 
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """``keep``: close all gates but these; ``open``: a gate with the passed socket; ``close``: one gate."""
+        """``keep``: close all gates but these; ``open``: a gate with the passed socket; ``close``: one gate; nothing: a sign of life."""
         if "keep" in message:
             for sandbox in set(self.gates) - set(message["keep"]):
                 self.gates.pop(sandbox).close()
