@@ -156,6 +156,8 @@ def fail_attempt(
         return decided
     if row["state"] in _RESTS:
         return GaveUp(TaskRunState(row["state"]), row["reason"])
+    if row["state"] == TaskRunState.PENDING_RETRY:  # another step saw the same end first: its decision stands, and counts once
+        return _record(connection, task_run, epoch, ti_id, STEPS, row["reason"], row["feedback"])
     counts = connection.execute(_SQL.counts, {"task_run": task_run}).fetchone() or {"counted": 0, "lost": 0}
     next_ = after_failure(failure, reason, counts["counted"], counts["lost"], settings.attempts, settings.infrastructure_attempts)
     end_attempt(connection, task_run, epoch, failure, reason, next_.counted)
