@@ -25,7 +25,9 @@ _SQL = queries.load(__file__)
 _ENDINGS = ("task.complete", "task.failed")
 _ANSWERED = ("llm.request", "question", "permission.request", "artifact", *_ENDINGS)
 _LIVING = ["SPAWNING", "READY", "WORKING", "BLOCKED"]
-_FAILURES = {"gave_up": "worker_failed", "crashed": "worker_failed", "model": "model", "budget": "budget", "cancelled": None}
+_FAILURES = {
+    "gave_up": "worker_failed", "crashed": "worker_failed", "model": "model", "away": "model_away", "budget": "budget", "cancelled": None,
+}  # fmt: skip
 _RULE = "the lease's capabilities"
 
 
