@@ -15,8 +15,8 @@ from include.repository import bundles, mirror
 from include.sandbox.client import ensure_sandbox
 from include.settings import Settings
 
-TRIES = 3
-"""Sandboxes that may be lost to infrastructure before a verification is given up."""
+KILLED_TRIES = 3
+"""Test runs that may be killed from outside before that is the tests' own doing: they might kill their sandbox."""
 
 
 class Asked(NamedTuple):
@@ -38,7 +38,7 @@ def tested(settings: Settings, asked: Asked) -> TestReport | NotYet:
     """
     with transaction("airflow") as connection:
         found = leases.verification(connection, asked.goal_run, asked.commit, asked.task_run, asked.epoch)
-        if found is None or (_lost(found) and found.tries < TRIES):
+        if found is None or (_lost(found) and found.tries < settings.infrastructure_attempts):
             bundles.export_bundle(settings, mirror.path_of(settings, asked.repository), asked.commit)
             grant = leases.grant_verify(
                 connection, asked.goal_run, asked.commit, settings.test_timeout_s, asked.ti_id, asked.task_run, asked.epoch
@@ -64,7 +64,10 @@ def _lost(found: Verification) -> bool:
     evidence: dict[str, Any] | None = found.evidence
     if evidence is None or evidence["handin_sha256"]:
         return False
-    return evidence["exit_code"] is None or evidence["because"].startswith(("unwatched", "revoked"))
+    if evidence["exit_code"] is None or evidence["because"].startswith(("unwatched", "revoked")):
+        return True
+    killed = evidence["exit_code"] in (137, 143) and not evidence["out_of_memory"] and not evidence["because"]
+    return killed and found.tries < KILLED_TRIES
 
 
 def _read(settings: Settings, found: Verification) -> TestReport:

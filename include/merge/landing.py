@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Refused
@@ -64,7 +65,9 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
         return _record(connection, run, Landed("already", commit, run["landing_note"]))
     if now != landing.candidate.parents[0]:
         return Landed("moved", None, f"{run['base_branch']} has moved to {now[:12]}")
+    faults.point("landing.push.before")
     refusal = person.push(repository, run["path"], commit, f"refs/heads/{run['base_branch']}", now)
+    faults.point("landing.push.after")
     if refusal is None:
         return _record(connection, run, Landed("landed", commit, ""))
     if mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"]) != now:

@@ -16,8 +16,9 @@ from include.tasks.models import Rework
 from include.tasks.service import GaveUp
 
 DOOR_PATIENCE_S = 2.0
-RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=3)}
-"""Of steps, not of attempts: Airflow 3.3's executor can fail a step that ran and deferred by an event that comes late."""
+RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=3)}
+"""Of steps, not of attempts: a step dies with the scheduler that runs it, and Airflow 3.3's executor can fail one that ran and deferred by
+an event that comes late. What must not be tried again fails for good (``fail``)."""
 
 
 class Step(BaseOperator):

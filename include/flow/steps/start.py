@@ -11,6 +11,7 @@ from docker.errors import APIError
 
 from include.database.unit_of_work import transaction
 from include.errors import SandboxFailed, Unavailable
+from include.flow.steps.base import RETRIES
 from include.sandbox import service
 from include.settings import settings
 
@@ -32,7 +33,7 @@ class StartStep(DockerOperator):
     def __init__(self, *, task_id: str, task_key: str, **kw: Any) -> None:
         super().__init__(
             task_id=task_id, image="airlock", api_version="1.41", docker_conn_id=None, mount_tmp_dir=False, auto_remove="never",
-            do_xcom_push=False, retrieve_output=False, **{"retries": 3, **kw},
+            do_xcom_push=False, retrieve_output=False, **{**RETRIES, **kw},
         )  # fmt: skip
         self.task_key = task_key
 
