@@ -41,6 +41,9 @@ FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.dag_id = %(dag_id)s AND r
 -- name: set_run_state | a transition; the trigger refuses what the table of transitions does not hold
 UPDATE goal_runs SET state = %(state)s, reason = %(reason)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END WHERE id = %(goal_run)s
 
+-- name: run_ended | has it ended? Held still until the transaction ends
+SELECT ended_at IS NOT NULL AS ended FROM goal_runs WHERE id = %(goal_run)s FOR SHARE
+
 -- name: set_base | where the goal branch starts
 UPDATE goal_runs SET base_commit = %(commit)s WHERE id = %(goal_run)s
 

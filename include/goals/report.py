@@ -21,10 +21,9 @@ def close(connection: Connection, settings: Settings, dag_id: str, run_id: str) 
         The summary, some lines of plain text.
     """
     run = service.run_of(connection, dag_id, run_id)
-    leases.revoke_goal_run(connection, run["id"], "the goal run has ended")
-    rows = tasks.of_goal_run(connection, run["id"])
-    for row in rows:
+    for row in tasks.of_goal_run(connection, run["id"]):  # locked before the leases, as everywhere
         _settle(connection, row)
+    leases.revoke_goal_run(connection, run["id"], "the goal run has ended")
     if run["state"] not in ENDED_RUNS:
         state, reason = _end_of(run, tasks.of_goal_run(connection, run["id"]))
         service.set_state(connection, run["id"], state, reason)
@@ -53,7 +52,9 @@ def _end_of(run: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[GoalRunSta
             GoalRunState.ESCALATED,
             f"all tasks are merged on {run['goal_branch']}, but the landing did not finish; the log of the step land says why",
         )
-    told = [f"{row['key']}: {row['reason']}" for row in rows if row["state"] != TaskRunState.COMPLETED and row["epoch"]]
+    told = [f"{row['key']}: {row['reason']}" for row in rows if row["state"] != TaskRunState.COMPLETED and row["reason"]]
+    if rows and not told:
+        told = [f"{len(rows)} tasks are merged on {run['goal_branch']}, and it ended in Airflow before it landed"]
     return GoalRunState.CANCELLED, run["reason"] or "; ".join(told) or "it ended before all tasks were merged"
 
 

@@ -22,8 +22,16 @@ from tests.conftest import ROOT
 
 collect_ignore = ["tiny"]  # a project that the goals work on
 HERE = Path(__file__).parent
+CAPACITY = 6
+"""Workers at once in the stack on bubblewrap."""
 CANARY = "sk-canary-of-the-end-to-end-tests"
 GIT = ("git", "-c", "user.name=E2E", "-c", "user.email=e2e@airlock.invalid", "-c", "commit.gpgsign=false")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=int(os.environ.get("AIRLOCK_PEOPLE_TIMES", "0")),
+                     help="tests/e2e/test_people.py: play every action at every place so many times; 0: the short run.")  # fmt: skip
+    parser.addoption("--people-json", default="", help="tests/e2e/test_people.py: write its table to this file as JSON.")
 
 
 def docker_answers() -> bool:
@@ -126,7 +134,7 @@ def containers() -> Iterator[Stack]:
 @pytest.fixture(scope="package")
 def processes() -> Iterator[Stack]:
     """Airlock on bubblewrap, started with a model key that the offline model leaves unused."""
-    yield from _stack("bubblewrap", ANTHROPIC_API_KEY=CANARY)
+    yield from _stack("bubblewrap", ANTHROPIC_API_KEY=CANARY, AIRLOCK_NODE_CAPACITY=str(CAPACITY))
 
 
 @pytest.fixture
