@@ -18,6 +18,9 @@ SELECT %(subject)s IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat
 -- name: run_ended | a goal run has come to its end
 SELECT ended_at IS NOT NULL FROM goal_runs WHERE id = %(subject)s
 
+-- name: one_view | what follows in this transaction sees one state of the database
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
+
 -- name: version | of the plan bundle: changes when a plan is added (also when it commits late) and when a goal is archived or reopened
 SELECT COALESCE(max(p.seq), 0) || '.' || count(*) AS version
 FROM plans p JOIN goals g ON g.id = p.goal

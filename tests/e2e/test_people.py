@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from include import settings as settings_module
-from tests.e2e.conftest import CAPACITY, GIT, HERE, Stack, repository
+from tests.e2e.conftest import CAPACITY, GIT, HERE, TIMES, Stack, repository
 from tests.e2e.people import matrix
-from tests.e2e.people.trials import Stand, Trial
+from tests.e2e.people.trials import Stand, Trial, reached, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -73,9 +73,9 @@ def play(stand: Stand, trials: list[Trial], capacity: int) -> list[Trial]:
 
 
 def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
-    times = request.config.getoption("--times")
+    times = request.config.getoption("--times", default=TIMES)
     trials = play(stand, matrix.all_cells(times) if times else matrix.diagonal(), CAPACITY)
-    if target := request.config.getoption("--people-json"):
+    if target := request.config.getoption("--people-json", default=""):
         told = {"engine": "bubblewrap", "trials": len(trials), "cells": matrix.rows(trials),
                 "problems": {trial.name: trial.problems for trial in trials if trial.problems}}  # fmt: skip
         Path(target).write_text(json.dumps(told, indent=1))
@@ -88,3 +88,36 @@ def test_the_same_in_containers(docker_stand: Stand) -> None:
     trials = play(docker_stand, matrix.diagonal(), 4)
     bad = [f"{trial.name}: {problem}" for trial in trials for problem in trial.problems]
     assert not bad, "\n".join(bad)
+
+
+def test_a_goal_that_no_run_carries_comes_to_its_end(stand: Stand) -> None:
+    """Airflow deletes a queued run without its teardowns, and a submission may die for good: the reaper ends both, and nothing else."""
+    deleted, lost, young, lives = (Trial("delete the run", "lease", number, branch=f"carried-{number}") for number in range(4))
+    for trial in (deleted, lost, young, lives):
+        _git(stand.path, "branch", trial.branch, "main")
+    for trial in (deleted, lives):
+        stand.launch(trial, key="filler")
+    for trial in (lost, young):
+        stand.store(trial)
+    for trial in (deleted, lives):
+        until("it works", lambda trial=trial: reached(stand, trial), 90)  # type: ignore[misc]
+    run = f"/dags/{deleted.dag_id}/dagRuns/{deleted.run_id}"
+
+    def delete() -> bool:
+        stand.airflow._ask("PATCH", run, {"state": "queued"})
+        return stand.airflow._ask("DELETE", run).status_code == 204
+
+    until("Airflow deletes the live run", delete, 30, 0.1)
+    until("its sandbox is gone", lambda: all(lease["ended_at"] for lease in stand.leases(deleted)), 75)
+    old = [trial.goal_run for trial in (deleted, lost, lives)]
+    stand.sql("UPDATE goal_runs SET created_at = created_at - interval '10 minutes' WHERE id = ANY (%s) RETURNING id", old)
+    assert state(stand, deleted) == "RUNNING" and state(stand, lost) == "SUBMITTED"
+    assert stand.airflow.trigger("reaper", f"now-{deleted.goal_run}", {}).status_code == 200
+    until("the reaper ends them", lambda: state(stand, deleted) == state(stand, lost) == "CANCELLED", 60, 0.5)
+    assert (state(stand, young), state(stand, lives)) == ("SUBMITTED", "RUNNING")
+    assert stand.stack.show(deleted.goal_run)["tasks"][0]["state"] == "CANCELLED"
+    stand.stack.run("goal", "cancel", lives.goal_run)
+
+
+def state(stand: Stand, trial: Trial) -> str:
+    return str(stand.sql("SELECT state FROM goal_runs WHERE id = %s", trial.goal_run)[0]["state"])

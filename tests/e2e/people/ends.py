@@ -71,7 +71,7 @@ def _lock_held(stand: Stand, trial: Trial, run: dict[str, Any], tasks: list[dict
     """No merge without a green verdict for exactly its tree; branch, base and tables agree."""
     merges = stand.sql(
         "SELECT m.*, v.green, v.tree AS judged, v.task_run AS of_task, v.epoch AS of_epoch FROM merges m JOIN verdicts v ON v.id = m.verdict"
-        " WHERE m.task_run = ANY (%s)", [task["id"] for task in tasks])  # fmt: skip
+        " WHERE m.task_run = ANY (%s) ORDER BY m.created_at", [task["id"] for task in tasks])  # fmt: skip
     for merge in merges:
         same = (merge["judged"], merge["of_task"], merge["of_epoch"]) == (merge["tree"], merge["task_run"], merge["epoch"])
         _check(trial, bool(merge["green"]) and same, f"merged without its green verdict: {merge}")
@@ -81,7 +81,7 @@ def _lock_held(stand: Stand, trial: Trial, run: dict[str, Any], tasks: list[dict
     _check(trial, tip == (run["landed_commit"] or trial.base), f"the base branch is at {tip}")
     mirror = stand.settings.mirrors_dir / f"{stand.name}.git"
     branch = _git(stand, "rev-parse", "--verify", "--quiet", f"refs/heads/{run['goal_branch']}", at=str(mirror))
-    wanted = merges[0]["commit_id"] if merges else trial.base
+    wanted = merges[-1]["commit_id"] if merges else trial.base
     _check(trial, branch in (wanted, ""), f"the goal branch is at {branch}, the table of merges says {wanted}")
 
 

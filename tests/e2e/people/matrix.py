@@ -22,8 +22,9 @@ PATIENCE_S = 240.0
 
 
 def diagonal() -> list[Trial]:
-    """Each action once, each place at least once."""
-    return [Trial(action, PLACES[number % len(PLACES)], 1) for number, action in enumerate(ACTIONS)]
+    """Each action once, each place at least once, and one beside a task that goes on."""
+    once = [Trial(action, PLACES[number % len(PLACES)], 1) for number, action in enumerate(ACTIONS)]
+    return [*once, Trial("mark step failed", "lease", 4)]
 
 
 def all_cells(times: int) -> list[Trial]:
@@ -61,7 +62,7 @@ def _one(stand: Stand, trial: Trial) -> None:
 
 
 def _act_and_watch(stand: Stand, trial: Trial, let_go: Callable[[], None]) -> None:
-    lived = [lease["id"] for lease in stand.leases(trial) if lease["ended_at"] is None]
+    lived = [lease["id"] for lease in stand.live(trial)]
     let_go()
     act(stand, trial)
     returned = stand.clock()
@@ -89,7 +90,7 @@ def _at_start(stand: Stand, trials: list[Trial]) -> None:
         for trial in trials:
             _guarded(lambda trial: until(f"{trial.name} is there", lambda: reached(stand, trial), 90) and None, trial)
         ready = [trial for trial in trials if not trial.problems]
-        lived = {trial.branch: [lease["id"] for lease in stand.leases(trial) if lease["ended_at"] is None] for trial in ready}
+        lived = {trial.branch: [lease["id"] for lease in stand.live(trial)] for trial in ready}
         returned: dict[str, float] = {}
 
         def one(trial: Trial) -> None:

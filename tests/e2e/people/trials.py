@@ -81,6 +81,15 @@ class Trial:
         return EXPECTED[self.action, self.place]
 
     @property
+    def beside(self) -> bool:
+        """Whether another task of the goal goes on meanwhile, so that nothing ends the first one but its own steps."""
+        return self.number >= 4 and self.place in ("lease", "verify", "merge") and self.key != "filler"
+
+    @property
+    def task_run(self) -> str:
+        return f"{self.goal_run}-{self.key}"
+
+    @property
     def name(self) -> str:
         return f"{self.action} at {self.place} #{self.number} ({self.goal_run})"
 
@@ -116,10 +125,20 @@ class Stand:
         return str(rows[0]["state"]) if rows else "deleted"
 
     def launch(self, trial: Trial, key: str = "") -> None:
-        """Store the goal with a plan by hand, as submit_goal's steps do, and start its run."""
+        """Store the goal and start its run, as submit_goal's steps do."""
+        self.store(trial, key)
+
+        def started() -> bool:
+            return self.airflow.trigger(trial.dag_id, trial.run_id, {}).status_code == 200
+
+        until("Airflow knows the goal", started, 60, 0.5)
+
+    def store(self, trial: Trial, key: str = "") -> None:
+        """Store the goal with a plan by hand."""
         trial.key = key or KEY.get(trial.place, "quick")
         task = Task(key=trial.key, title="Subtraction", prompt="Add sub.py with a test.", touches=("sub.py", "tests/**"))
-        plan = Plan(summary="One task.", tasks=(task,))
+        other = Task(key="beside", title="Double", prompt="Add beside.py with a test.", touches=("beside.py", "tests/**"))
+        plan = Plan(summary="A plan.", tasks=(task, other) if trial.beside else (task,))
         request = GoalRequest(
             goal=f"E2E people: {trial.action} at {trial.place}", repository=self.name, base=trial.branch, key=trial.branch
         )
@@ -128,13 +147,14 @@ class Stand:
             planner.store(connection, run, plan)
         trial.goal_run, trial.dag_id, trial.run_id = run["id"], run["dag_id"], run["run_id"]
 
-        def started() -> bool:
-            return self.airflow.trigger(trial.dag_id, trial.run_id, {}).status_code == 200
+    def leases(self, trial: Trial, of: str = "") -> list[dict[str, Any]]:
+        """All leases of the goal run, or of one task run."""
+        return self.sql("SELECT *, extract(epoch FROM ended_at)::float AS ended FROM leases WHERE goal_run = %s AND %s IN ('', task_run)",
+                        trial.goal_run, of)  # fmt: skip
 
-        until("Airflow knows the goal", started, 60, 0.5)
-
-    def leases(self, trial: Trial) -> list[dict[str, Any]]:
-        return self.sql("SELECT *, extract(epoch FROM ended_at)::float AS ended FROM leases WHERE goal_run = %s", trial.goal_run)
+    def live(self, trial: Trial) -> list[dict[str, Any]]:
+        """The sandboxes of the trial's task."""
+        return [lease for lease in self.leases(trial, trial.task_run) if lease["ended_at"] is None]
 
 
 def until(what: str, check: Callable[[], Any], seconds: float, pause: float = 0.2) -> Any:
@@ -158,13 +178,13 @@ def reached(stand: Stand, trial: Trial) -> bool:
     """Is the task at its place now?"""
     step = stand.step(trial, STEP[trial.place])
     if trial.place == "admit waiting":
-        rows = stand.sql("SELECT 1 FROM task_runs WHERE goal_run = %s AND state = 'PENDING'", trial.goal_run)
+        rows = stand.sql("SELECT 1 FROM task_runs WHERE id = %s AND state = 'PENDING'", trial.task_run)
         return bool(rows) and step in ("running", "deferred")
-    lives = [lease for lease in stand.leases(trial) if lease["ended_at"] is None]
+    lives = stand.live(trial)
     if trial.place == "start":
         return step == "running" and any(lease["started_at"] is None for lease in lives)
     if trial.place == "lease":
-        rows = stand.sql("SELECT 1 FROM attempts WHERE task_run = %s AND state = 'WORKING'", f"{trial.goal_run}-{trial.key}")
+        rows = stand.sql("SELECT 1 FROM attempts WHERE task_run = %s AND state = 'WORKING'", trial.task_run)
         return bool(rows) and step == "deferred" and bool(lives)
     return any(lease["kind"] == "verify" and lease["started_at"] is not None for lease in lives)
 
@@ -177,7 +197,7 @@ def held_at(stand: Stand, trial: Trial, patience_s: float = 180) -> Iterator[Cal
         yield lambda: None
         return
     until(f"{trial.name} is verified", lambda: stand.sql(
-        "SELECT 1 FROM task_runs WHERE goal_run = %s AND state = 'MERGE_QUEUE'", trial.goal_run), patience_s, 0.05)  # fmt: skip
+        "SELECT 1 FROM task_runs WHERE id = %s AND state = 'MERGE_QUEUE'", trial.task_run), patience_s, 0.05)  # fmt: skip
     with psycopg.connect(stand.settings.dsn("owner")) as lock:
         lock.execute("SELECT 1 FROM goal_runs WHERE id = %s FOR UPDATE", [trial.goal_run])
         pid = lock.info.backend_pid
