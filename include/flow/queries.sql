@@ -24,6 +24,9 @@ SELECT ended_at IS NOT NULL OR COALESCE(revoked_at < clock_timestamp() - interva
 -- name: run_ended | a goal run has come to its end
 SELECT ended_at IS NOT NULL FROM goal_runs WHERE id = %(subject)s
 
+-- name: one_view | what follows in this transaction sees one state of the database
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
+
 -- name: version | of the plan bundle: changes when a plan is added (also when it commits late) and when a goal is archived or reopened
 SELECT COALESCE(max(p.seq), 0) || '.' || count(*) AS version
 FROM plans p JOIN goals g ON g.id = p.goal
