@@ -37,6 +37,8 @@ def goal_run(settings: Settings) -> str:
         connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES ('g1-a', 'g1', 'a')")
         connection.execute("INSERT INTO nodes VALUES ('local', 4, 'bubblewrap')")
         connection.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES ('g1-a', 1, 'local', 'bubblewrap')")
+    with transaction("cli") as connection:
+        connection.execute("INSERT INTO audit_log (actor, action, subject) VALUES ('me', 'goal.submitted', 'g1')")
     return "g1"
 
 
@@ -74,6 +76,35 @@ def test_without_the_trigger_an_illegal_transition_passes(goal_run: str) -> None
         connection.execute("UPDATE goal_runs SET state = 'COMPLETED' WHERE id = 'g1'")
 
 
+INSERTS = {
+    "goal_run": "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at, state)"
+    " SELECT 'g2', goal, 'g', 'r2', 'airlock/g2', 100, now(), %s FROM goal_runs",
+    "task_run": "INSERT INTO task_runs (id, goal_run, key, merged_commit, state)"
+    " SELECT 'g1-b', 'g1', 'b', CASE s WHEN 'COMPLETED' THEN 'c' END, s FROM (VALUES (%s)) AS v(s)",
+    "attempt": "INSERT INTO attempts (task_run, epoch, node, rung, state) VALUES ('g1-a', 2, 'local', 'bubblewrap', %s)",
+}
+
+
+@pytest.mark.parametrize(("machine", "table", "where", "states"), MACHINES)
+def test_every_beginning_by_raw_sql(goal_run: str, machine: str, table: str, where: str, states: Any) -> None:
+    allowed = {after for kind, before, after in TRANSITIONS if kind == machine and not before}
+    begun = set()
+    for state in states:
+        try:
+            with transaction("owner") as connection:
+                connection.execute(INSERTS[machine], [state])
+                begun.add(state)
+                connection.rollback()
+        except IllegalTransition:
+            pass
+    assert begun == allowed and len(begun) < len(states)
+    with transaction("owner") as connection:  # control: without the trigger each of them begins
+        connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER guard")
+        for state in states:
+            with connection.transaction(force_rollback=True):
+                connection.execute(INSERTS[machine], [state])
+
+
 def test_each_transition_writes_its_event(goal_run: str) -> None:
     with transaction("airflow") as connection:
         connection.execute("UPDATE goal_runs SET state = 'PLANNING', reason = 'because' WHERE id = 'g1'")
@@ -92,11 +123,21 @@ def test_each_transition_writes_its_event(goal_run: str) -> None:
         "UPDATE goal_runs SET spent_micro = 60, reserved_micro = 41",
         "UPDATE task_runs SET merged_commit = 'c'",
         "INSERT INTO plans (goal, revision, sha256, document) SELECT goal, 1, 'h', '{}' FROM plans",
+        "UPDATE audit_log SET actor = 'x'",
+        "UPDATE audit_log SET hash = repeat('0', 64)",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+        "INSERT INTO audit_log (actor, action, subject, position, previous, hash) VALUES ('a', 'a', 's', 9, 'p', 'h')",
+        "UPDATE goal_runs SET reserved_micro = -1",
+        "INSERT INTO notices (key, kind, words) VALUES ('k', 'warning', 'w'), ('k', 'warning', 'w')",
     ],
 )
 def test_the_database_refuses(goal_run: str, statement: str) -> None:
     with pytest.raises(psycopg.Error), transaction("owner") as connection:
         connection.execute(statement)
+
+
+ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +156,29 @@ def test_the_database_refuses(goal_run: str, statement: str) -> None:
         ("gatekeeper", "UPDATE verdicts SET tree = 'x'"),
         ("cli", "SELECT * FROM attempt_keys"),
         ("cli", "DELETE FROM task_events"),
+        *((role, "DELETE FROM transitions") for role in ROLES),
+        *((role, "INSERT INTO transitions VALUES ('attempt', '', 'DONE')") for role in ROLES),
+        *((role, "INSERT INTO pulses VALUES ('broker/x', now(), now())") for role in ROLES),
+        *((role, "UPDATE pulses SET steady_since = now()") for role in ROLES),
+        *((role, "SELECT beat('broker/x', '5 s')") for role in ("airflow", "gatekeeper", "cli")),
+        *((role, "UPDATE audit_log SET actor = 'x'") for role in ROLES),
+        *((role, "DELETE FROM audit_log") for role in ROLES),
+        *((role, "TRUNCATE audit_log") for role in ROLES),
+        *((role, "INSERT INTO audit_log (actor, action, subject, position) VALUES ('a', 'a', 's', 1)") for role in ROLES),
+        *((role, "INSERT INTO audit_log (actor, action, subject, hash) VALUES ('a', 'a', 's', 'h')") for role in ROLES),
+        *((role, "INSERT INTO audit_log (actor, action, subject, at) VALUES ('a', 'a', 's', now())") for role in ROLES),
+        *((role, "ALTER TABLE audit_log DISABLE TRIGGER ALL") for role in ROLES),
+        ("gatekeeper", "INSERT INTO audit_log (actor, action, subject) VALUES ('a', 'a', 's')"),
+        *((role, "SELECT prune('90 days', '30 days', 1)") for role in ("broker", "warden", "gatekeeper")),
+        *((role, "INSERT INTO notices (key, kind, words) VALUES ('k', 'warning', 'w')") for role in ("warden", "gatekeeper", "cli")),
+        *((role, "UPDATE notices SET words = ''") for role in ROLES),
+        *((role, "DELETE FROM notices") for role in ROLES),
+        *((role, "DELETE FROM merges") for role in ROLES),
+        *((role, "UPDATE decisions SET decision = 'permit'") for role in ROLES),
+        *((role, "DELETE FROM model_calls") for role in ROLES),
+        *((role, "UPDATE leases SET excess_micro = 0") for role in ("warden", "gatekeeper", "cli")),
+        *((role, "UPDATE leases SET taken = '{}'") for role in ("warden", "gatekeeper", "cli")),
+        *((role, "UPDATE task_runs SET due_at = null, resume_from = 1") for role in ("broker", "warden", "gatekeeper", "cli")),
     ],
 )
 def test_a_role_may_do_only_its_job(goal_run: str, role: str, statement: str) -> None:

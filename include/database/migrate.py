@@ -35,16 +35,21 @@ def create_roles_and_databases(admin_dsn: str, settings: Settings, databases: tu
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER airlock_owner").format(sql.Identifier(database)))
 
 
-def migrate(settings: Settings) -> None:
-    """Run the migrations as ``airlock_owner`` and write the table of allowed transitions from ``include.tasks.rules``."""
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Run the migrations up to a revision, as ``airlock_owner``."""
     engine = create_engine(settings.dsn("owner").replace("postgresql://", "postgresql+psycopg://", 1))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
         connection.commit()
     engine.dispose()
+
+
+def migrate(settings: Settings) -> None:
+    """Run all migrations and write the table of allowed transitions from ``include.tasks.rules``."""
+    upgrade(settings)
     with psycopg.connect(settings.dsn("owner")) as owner, owner.cursor() as cursor:
         cursor.execute("DELETE FROM transitions")
         cursor.executemany("INSERT INTO transitions VALUES (%s, %s, %s)", TRANSITIONS)

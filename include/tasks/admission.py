@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from include import faults
 from include.catalog import store as catalog
 from include.database.queries import load
 from include.database.unit_of_work import Connection
@@ -166,5 +167,6 @@ def _grant(
         capabilities=task.capabilities,
     )
     grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, start.commit, ti_id)
+    faults.point("admit.grant.before-commit")
     where = f"on node {grant.node} ({grant.rung}), from commit {start.commit[:12]}, {start.words}"
     return Admission("admitted", f"Attempt {epoch} of {task.title!r} {where}.")

@@ -35,8 +35,19 @@ ALTER TABLE attempts
 -- Leases: which message numbers are in, what was spent beyond a worst case -----------------------------------------------------
 ALTER TABLE leases
   ADD COLUMN taken int8multirange NOT NULL DEFAULT '{}', -- numbers of the worker's messages that are in; contiguous ones are one range
-  ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0;     -- real cost beyond the reserved worst case: breaks the lease
+  ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0,     -- real cost beyond the reserved worst case: breaks the lease
+  ADD COLUMN broken text,                                -- the standing for which the lease step revoked it; null: somebody else did, or nobody
+  ADD COLUMN renewed_at timestamptz;                     -- its time was extended
 ALTER TABLE leases SET (fillfactor = 70);                -- a heartbeat is an update in place
+UPDATE leases l SET taken = p.numbers
+FROM (SELECT task_run, epoch, range_agg(int8range(seq, seq + 1)) AS numbers FROM processed_messages GROUP BY task_run, epoch) AS p
+WHERE l.kind = 'work' AND l.task_run = p.task_run AND l.epoch = p.epoch;
+
+-- A batch of messages wakes its agent's broker once -------------------------------------------------------------------------------
+CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_notify('outbox_' || agent, '') FROM (SELECT DISTINCT agent FROM fresh) AS agents; RETURN NULL; END $$;
+DROP TRIGGER tell_outbox ON outbox;
+CREATE TRIGGER tell_outbox AFTER INSERT ON outbox REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION tell_outbox();
 
 -- Who is alive: broker/<agent> (it reads the streams), relay/<node> -----------------------------------------------------------
 CREATE TABLE pulses (
@@ -53,45 +64,52 @@ $$;
 
 -- Until when nothing of a lease expires or counts as silent: PostgreSQL, its broker (with the streams) or its relay was away just now.
 -- 'infinity': one of them is away. A pulse that was never there is not waited for. A verification needs PostgreSQL only.
-CREATE FUNCTION calm_until(l leases, calm interval) RETURNS timestamptz LANGUAGE sql STABLE AS $$
-  SELECT greatest(pg_postmaster_start_time() + calm, (
-    SELECT max(CASE WHEN p.beat_at < clock_timestamp() - interval '10 seconds' THEN 'infinity' ELSE p.steady_since + calm END)
+CREATE FUNCTION calm_until(l leases, calm interval) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN greatest(pg_postmaster_start_time() + calm, (
+    SELECT max(CASE WHEN p.beat_at < clock_timestamp() - greatest(calm / 3, '3 s') THEN 'infinity' ELSE p.steady_since + calm END)
     FROM pulses p WHERE l.kind = 'work' AND p.name = ANY (ARRAY['relay/' || l.node,
-      (SELECT 'broker/' || g.agent FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = l.goal_run)])))
-$$;
+      (SELECT 'broker/' || g.agent FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = l.goal_run)])));
+END $$;
 
 -- What is over: the one judgement --------------------------------------------------------------------------------------------
--- Null while the lease holds; a null silence asks for no heartbeat. The warden ends revoked (past its grace), expired and unwatched; the sensor revokes for the others.
-CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence interval) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT CASE
+-- Null while the lease holds; a null silence asks for no heartbeat, a null unwatched for no watch.
+-- What the warden ends stands first (revoked, unwatched, expired), so that a
+-- term that only the sensor looks at never hides it; the sensor revokes for the rest.
+CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence interval) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN CASE
     WHEN l.ended_at IS NOT NULL THEN 'ended'
     WHEN l.revoked_at IS NOT NULL THEN 'revoked'
-    WHEN l.kind = 'work' AND l.tokens_used > l.max_tokens THEN 'tokens'
-    WHEN l.kind = 'work' AND l.excess_micro > 0 THEN 'usd'
     WHEN l.watched_at + unwatched <= clock_timestamp() AND clock_timestamp() > pg_postmaster_start_time() + calm THEN 'unwatched'
-    WHEN least(l.expires_at, CASE WHEN l.kind = 'work' AND l.started_at IS NOT NULL THEN l.heartbeat_at + silence END) > clock_timestamp()
-      THEN NULL
-    WHEN calm_until(l, calm) > clock_timestamp() THEN NULL
-    WHEN l.expires_at <= clock_timestamp() THEN 'expired'
-    ELSE 'silent' END
-$$;
+    WHEN l.expires_at <= clock_timestamp() AND calm_until(l, calm) <= clock_timestamp() THEN 'expired'
+    WHEN l.kind <> 'work' THEN NULL
+    WHEN l.tokens_used > l.max_tokens THEN 'tokens'
+    WHEN l.excess_micro > 0 THEN 'usd'
+    WHEN l.started_at IS NOT NULL AND l.heartbeat_at + silence <= clock_timestamp() AND calm_until(l, calm) <= clock_timestamp() THEN 'silent'
+  END;
+END $$;
 
 CREATE OR REPLACE FUNCTION what_is_over(the_node text, calm interval, unwatched interval)
 RETURNS TABLE (lease uuid, sandbox text, because text) LANGUAGE sql STABLE AS $$
-  SELECT id, l.sandbox, CASE WHEN s = 'revoked' THEN 'revoked: ' || COALESCE(revoke_reason, '') ELSE s END
-  FROM leases l, standing(l, calm, unwatched, NULL) AS s
-  WHERE node = the_node AND ended_at IS NULL
-    AND (s IN ('expired', 'unwatched') OR (s = 'revoked' AND revoked_at + grace <= clock_timestamp()))
+  SELECT id, j.sandbox, CASE s WHEN 'revoked' THEN 'revoked: ' || COALESCE(revoke_reason, '') ELSE s END
+  FROM (SELECT l.*, standing(l, calm, unwatched, NULL) AS s FROM leases l WHERE node = the_node AND ended_at IS NULL OFFSET 0) AS j
+  WHERE s IN ('expired', 'unwatched') OR (s = 'revoked' AND revoked_at + grace <= clock_timestamp())
 $$;
 
+-- Seconds until something on this node may be over (null: nothing lives); too early does no harm.
 CREATE OR REPLACE FUNCTION next_due_s(the_node text, calm interval, unwatched interval) RETURNS float LANGUAGE sql STABLE AS $$
   SELECT extract(epoch FROM min(due) - clock_timestamp()) FROM (
     SELECT CASE WHEN revoked_at IS NOT NULL THEN revoked_at + grace
-                ELSE least(greatest(expires_at, calm_until(l, calm)),
+                ELSE least(CASE WHEN expires_at > clock_timestamp() THEN expires_at ELSE calm_until(l, calm) END,
                            greatest(watched_at + unwatched, pg_postmaster_start_time() + calm)) END AS due
     FROM leases l WHERE node = the_node AND ended_at IS NULL) AS lives
   WHERE due <> 'infinity'
 $$;
+
+-- A broker hears of an extended lease too.
+DROP TRIGGER tell_lease ON leases;
+CREATE TRIGGER tell_lease AFTER INSERT OR UPDATE OF revoked_at, expires_at ON leases FOR EACH ROW EXECUTE FUNCTION tell('leases');
 
 -- What people are told: incidents and warnings, once each ---------------------------------------------------------------------
 CREATE TABLE notices (
@@ -152,39 +170,70 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_log FOR EACH ROW EXE
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON audit_log FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- Pruned by age, only of goal runs that have ended. Money, decisions, verdicts, merges and the audit log stay. ---------------------
-CREATE FUNCTION prune(events interval, transcripts interval) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE counts jsonb := '{}'; n bigint;
+ALTER TABLE goal_runs
+  ADD COLUMN events_pruned_at timestamptz,       -- older than ended_at: opened again since
+  ADD COLUMN transcripts_pruned_at timestamptz;
+CREATE INDEX goal_runs_ended ON goal_runs (ended_at);
+CREATE INDEX leases_task ON leases (task_run, epoch);
+CREATE INDEX leases_run ON leases (goal_run);
+CREATE INDEX questions_task ON questions (task_run, epoch);
+CREATE INDEX model_calls_open ON model_calls (lease) WHERE state IN ('reserved', 'sent');
+
+-- At most so many goal runs, the oldest first; the caller commits and asks again while "runs" is not 0. Nothing younger than a day goes.
+CREATE FUNCTION prune(events interval, transcripts interval, most int) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  events_before timestamptz := clock_timestamp() - greatest(events, '1 day');
+  transcripts_before timestamptz := clock_timestamp() - greatest(transcripts, '1 day');
+  r record; tasks text[]; subjects text[]; n bigint;
+  runs int := 0; keys_n bigint; events_n bigint := 0; messages_n bigint := 0; notices_n bigint := 0; transcripts_n bigint := 0; logs_n bigint := 0;
 BEGIN
-  CREATE TEMP TABLE old_tasks ON COMMIT DROP AS
-    SELECT t.id, r.id AS run, r.ended_at FROM goal_runs r LEFT JOIN task_runs t ON t.goal_run = r.id
-    WHERE r.ended_at < clock_timestamp() - least(events, transcripts)
-      AND NOT EXISTS (SELECT FROM leases l WHERE l.goal_run = r.id AND l.ended_at IS NULL);
   DELETE FROM attempt_keys k USING leases l WHERE l.id = k.lease AND l.ended_at IS NOT NULL;
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('keys', n);
-  DELETE FROM task_events e USING old_tasks o WHERE o.ended_at < clock_timestamp() - events
-    AND ((e.machine = 'goal_run' AND e.subject = o.run) OR (e.machine = 'task_run' AND e.subject = o.id)
-      OR (e.machine = 'attempt' AND split_part(e.subject, '/', 1) = o.id));
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('events', n);
-  DELETE FROM processed_messages p USING old_tasks o WHERE o.ended_at < clock_timestamp() - events AND p.task_run = o.id;
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('messages', n);
-  DELETE FROM outbox p USING old_tasks o WHERE o.ended_at < clock_timestamp() - events AND p.task_run = o.id;
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('outbox', n);
-  DELETE FROM notices p USING old_tasks o WHERE o.ended_at < clock_timestamp() - events AND p.goal_run = o.run;
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('notices', n);
-  DELETE FROM transcripts p USING old_tasks o WHERE o.ended_at < clock_timestamp() - transcripts AND p.task_run = o.id;
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('transcripts', n);
-  DELETE FROM questions p USING old_tasks o WHERE o.ended_at < clock_timestamp() - transcripts AND p.task_run = o.id;
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('questions', n);
-  UPDATE evidence v SET log = '' FROM leases l JOIN old_tasks o ON o.run = l.goal_run
-  WHERE l.id = v.lease AND o.ended_at < clock_timestamp() - transcripts AND v.log <> '';
-  GET DIAGNOSTICS n = ROW_COUNT; counts := counts || jsonb_build_object('logs', n);
-  RETURN counts;
+  GET DIAGNOSTICS keys_n = ROW_COUNT;
+  FOR r IN
+    SELECT g.id, g.ended_at < events_before AND COALESCE(g.events_pruned_at < g.ended_at, true) AS old_events,
+           g.ended_at < transcripts_before AND COALESCE(g.transcripts_pruned_at < g.ended_at, true) AS old_transcripts
+    FROM goal_runs g
+    WHERE ((g.ended_at < events_before AND COALESCE(g.events_pruned_at < g.ended_at, true))
+           OR (g.ended_at < transcripts_before AND COALESCE(g.transcripts_pruned_at < g.ended_at, true)))
+      AND NOT EXISTS (SELECT FROM leases l WHERE l.goal_run = g.id AND l.ended_at IS NULL)
+    ORDER BY g.ended_at LIMIT most FOR UPDATE SKIP LOCKED
+  LOOP
+    runs := runs + 1;
+    SELECT COALESCE(array_agg(id), '{}') INTO tasks FROM task_runs WHERE goal_run = r.id;
+    IF r.old_events THEN
+      SELECT r.id || tasks || COALESCE(array_agg(task_run || '/' || epoch), '{}') INTO subjects FROM attempts WHERE task_run = ANY (tasks);
+      DELETE FROM task_events WHERE subject = ANY (subjects);
+      GET DIAGNOSTICS n = ROW_COUNT; events_n := events_n + n;
+      DELETE FROM processed_messages WHERE task_run = ANY (tasks);
+      GET DIAGNOSTICS n = ROW_COUNT; messages_n := messages_n + n;
+      DELETE FROM outbox WHERE task_run = ANY (tasks);
+      GET DIAGNOSTICS n = ROW_COUNT; messages_n := messages_n + n;
+      DELETE FROM notices WHERE goal_run = r.id;
+      GET DIAGNOSTICS n = ROW_COUNT; notices_n := notices_n + n;
+      UPDATE goal_runs SET events_pruned_at = clock_timestamp() WHERE id = r.id;
+    END IF;
+    IF r.old_transcripts THEN
+      DELETE FROM transcripts WHERE task_run = ANY (tasks);
+      GET DIAGNOSTICS n = ROW_COUNT; transcripts_n := transcripts_n + n;
+      DELETE FROM questions WHERE task_run = ANY (tasks);
+      GET DIAGNOSTICS n = ROW_COUNT; transcripts_n := transcripts_n + n;
+      DELETE FROM artifacts WHERE task_run = ANY (tasks) AND type = 'log';
+      GET DIAGNOSTICS n = ROW_COUNT; logs_n := logs_n + n;
+      UPDATE evidence v SET log = '' FROM leases l WHERE l.id = v.lease AND l.goal_run = r.id AND v.log <> '';
+      GET DIAGNOSTICS n = ROW_COUNT; logs_n := logs_n + n;
+      UPDATE goal_runs SET transcripts_pruned_at = clock_timestamp() WHERE id = r.id;
+    END IF;
+  END LOOP;
+  RETURN jsonb_build_object('runs', runs, 'keys', keys_n, 'events', events_n, 'messages', messages_n, 'notices', notices_n,
+                            'transcripts', transcripts_n, 'logs', logs_n);
 END $$;
-REVOKE EXECUTE ON FUNCTION prune(interval, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION prune(interval, interval, int) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION beat(text, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION chain_audit() FROM PUBLIC;
 
 -- Rights ----------------------------------------------------------------------------------------------------------------------
-GRANT EXECUTE ON FUNCTION prune(interval, interval) TO airlock_airflow, airlock_cli;
+GRANT EXECUTE ON FUNCTION prune(interval, interval, int) TO airlock_airflow, airlock_cli;
 GRANT EXECUTE ON FUNCTION beat(text, interval) TO airlock_broker, airlock_warden;
 GRANT SELECT ON pulses, notices, audit_log TO airlock_airflow, airlock_cli, airlock_broker;
 GRANT SELECT ON pulses, goal_runs, goals TO airlock_warden;
@@ -192,4 +241,5 @@ GRANT INSERT (actor, action, subject, detail) ON audit_log TO airlock_airflow, a
 GRANT INSERT ON notices TO airlock_airflow, airlock_broker;
 GRANT USAGE ON SEQUENCE notices_id_seq TO airlock_airflow, airlock_broker;
 GRANT UPDATE (taken, excess_micro) ON leases TO airlock_broker;
+GRANT UPDATE (expires_at, renewed_at) ON leases TO airlock_cli;
 GRANT UPDATE (first_turn) ON attempts TO airlock_broker;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.flow.steps.base import Step, fail
 from include.flow.waiting import NotYet
@@ -54,4 +55,5 @@ class AdmitStep(Step):
                 lambda: goals.start(connection, settings(), run),
                 taken,
             )
+        faults.point("admit.grant.after-commit")
         return run["repository"], said

@@ -1,0 +1,147 @@
+"""The one judgement of a lease: every term alone, which term hides which, what is calm, and its speed with 500 live leases."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from include.database.unit_of_work import transaction
+from include.settings import Settings
+
+ROWS = """
+INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100);
+INSERT INTO repositories VALUES ('sample', '/nowhere', true);
+INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
+SELECT gen_random_uuid(), 'g' || n, 't', 't', 'sample', 'main', 'jarvis', 100, 60, 'per_goal', 'k' || n, 'h', 'me' FROM generate_series(1, %(goals)s) n;
+INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at)
+SELECT dag_id, id, dag_id, 'r', 'airlock/x', 100, now() + interval '1 hour' FROM goals;
+INSERT INTO nodes VALUES ('local', 999, 'bubblewrap');
+INSERT INTO task_runs (id, goal_run, key) SELECT r.id || '-t' || n, r.id, 't' || n FROM goal_runs r, generate_series(1, %(tasks)s) n;
+INSERT INTO attempts (task_run, epoch, node, rung) SELECT id, 1, 'local', '' FROM task_runs;
+INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, input_commit, max_tokens, max_micro, ti_id, started_at, expires_at, ended_at)
+SELECT gen_random_uuid(), 'work', 'airlock-' || id, goal_run, id, 1, 'local', 'c', 100, 100, 'ti', now(), now() + interval '1 hour',
+       CASE WHEN substr(key, 2)::int > %(live)s THEN now() END FROM task_runs;
+"""
+
+
+def _rows(settings: Settings, goals: int, tasks: int, live: int) -> None:
+    with transaction("owner") as connection:
+        text = ROWS.replace("%(goals)s", str(goals)).replace("%(tasks)s", str(tasks)).replace("%(live)s", str(live))
+        connection.execute(text)  # type: ignore[call-overload]
+
+
+def _standing(change: str = "", kind: str = "work", calm: str = "0 s", unwatched: str = "60 s", silence: str = "30 s") -> str | None:
+    with transaction("owner") as connection:
+        connection.execute("UPDATE leases SET ended_at = NULL, revoked_at = NULL, tokens_used = 0, excess_micro = 0, watched_at = now(),"
+                           " heartbeat_at = now(), started_at = now(), expires_at = now() + interval '1 hour'")  # fmt: skip
+        connection.execute("UPDATE leases SET kind = %s", [kind])
+        if change:
+            connection.execute(f"UPDATE leases SET {change}")  # type: ignore[call-overload]
+        row = connection.execute("SELECT standing(l, %s, %s, %s) AS s FROM leases l", [calm, unwatched, silence]).fetchone()
+        assert row is not None
+        return row["s"]  # type: ignore[no-any-return]
+
+
+PAST = "now() - interval '5 minutes'"
+TERMS = {
+    "": None,
+    "ended_at = now()": "ended",
+    f"revoked_at = {PAST}": "revoked",
+    "tokens_used = 101": "tokens",
+    "tokens_used = 100": None,
+    "excess_micro = 1": "usd",
+    f"watched_at = {PAST}": "unwatched",
+    f"expires_at = {PAST}": "expired",
+    f"heartbeat_at = {PAST}": "silent",
+    f"heartbeat_at = {PAST}, started_at = NULL": None,
+    # The warden ends unwatched and expired: no term that only the sensor looks at may stand before them.
+    f"tokens_used = 101, excess_micro = 1, watched_at = {PAST}": "unwatched",
+    f"tokens_used = 101, excess_micro = 1, expires_at = {PAST}": "expired",
+    f"revoked_at = {PAST}, watched_at = {PAST}, expires_at = {PAST}": "revoked",
+}
+
+
+def test_every_term(settings: Settings) -> None:
+    _rows(settings, 1, 1, 1)
+    assert {change: _standing(change) for change in TERMS} == TERMS
+    assert _standing("tokens_used = 101, excess_micro = 1", kind="verify") is None
+    assert _standing(f"heartbeat_at = {PAST}", kind="verify") is None
+    assert _standing(f"expires_at = {PAST}", kind="verify") == "expired"
+
+
+def test_what_the_warden_ends_is_what_stands_so(settings: Settings) -> None:
+    _rows(settings, 1, 1, 1)
+    ended = {}
+    for change in TERMS:
+        _standing(change)
+        with transaction("warden") as connection:
+            row = connection.execute("SELECT because FROM what_is_over('local', '0 s', '60 s')").fetchone()
+            due = connection.execute("SELECT next_due_s('local', '0 s', '60 s') AS s").fetchone()
+        ended[change] = row and row["because"].split(":")[0]
+        assert due is not None and (due["s"] is None) == (TERMS[change] == "ended")
+        assert (due["s"] or 0) <= 60 and (ended[change] is None or due["s"] <= 0)
+    assert ended == {change: term if term in ("revoked", "unwatched", "expired") else None for change, term in TERMS.items()}
+
+
+@pytest.mark.parametrize("who", ["broker/jarvis", "relay/local"])
+def test_calm_while_somebody_is_away_and_after(settings: Settings, who: str) -> None:
+    _rows(settings, 1, 1, 1)
+    late = f"expires_at = {PAST}, heartbeat_at = {PAST}"
+
+    def pulse(beat: str, steady: str) -> None:
+        with transaction("owner") as connection:
+            connection.execute("DELETE FROM pulses")
+            connection.execute(f"INSERT INTO pulses VALUES (%s, {beat}, {steady})", [who])  # type: ignore[call-overload]
+
+    assert _standing(late) == "expired"  # a pulse that was never there is not waited for
+    pulse("now() - interval '11 s'", PAST)
+    assert _standing(late) is None and _standing(late, kind="verify") == "expired"
+    assert _standing(f"{late}, watched_at = {PAST}") == "unwatched"
+    pulse("now()", "now() - interval '3 s'")
+    assert _standing(late, calm="0 s") == "expired"
+    with transaction("owner") as connection:  # PostgreSQL itself may have started just now: asked of the function alone
+        row = connection.execute(
+            "SELECT calm_until(l, '5 s') > now() AS calm, calm_until(l, '2 s') > greatest(now(), pg_postmaster_start_time() + interval '2 s') AS over FROM leases l"
+        ).fetchone()
+    assert row == {"calm": True, "over": False}
+
+
+def test_a_beat_after_a_gap_begins_anew_and_without_one_goes_on(settings: Settings) -> None:
+    def beat(gap: str) -> Any:
+        with transaction("broker") as connection:
+            connection.execute("SELECT beat('broker/jarvis', %s)", [gap])
+            row = connection.execute("SELECT steady_since FROM pulses").fetchone()
+            assert row is not None
+            return row["steady_since"]
+
+    first = beat("5 s")
+    assert beat("5 s") == first
+    with transaction("owner") as connection:
+        connection.execute("UPDATE pulses SET beat_at = beat_at - interval '6 s'")
+    again = beat("5 s")
+    assert again > first and beat("5 s") == again
+
+
+def test_five_hundred_leases_among_five_thousand_are_judged_fast(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    _rows(settings, 50, 100, 10)
+    took: dict[str, float] = {}
+    with transaction("owner") as connection:
+        connection.execute("INSERT INTO pulses VALUES ('broker/jarvis', now(), now()), ('relay/local', now(), now())")
+        connection.execute(f"UPDATE leases SET heartbeat_at = {PAST}, expires_at = {PAST} WHERE ended_at IS NULL")  # the dearest case
+    with transaction("owner") as connection:
+        connection.execute("ANALYZE")
+    with transaction("warden") as connection:
+        for name, call in (("what_is_over", "* FROM what_is_over('local', '0 s', '60 s')"), ("next_due_s", "next_due_s('local', '0 s', '60 s')"),
+                           ("standing", "standing(l, '30 s', '60 s', '30 s') FROM leases l WHERE ended_at IS NULL")):  # fmt: skip
+            times = []
+            for _ in range(7):
+                begun = time.perf_counter()
+                rows = connection.execute(f"SELECT {call}").fetchall()  # type: ignore[call-overload]
+                times.append(time.perf_counter() - begun)
+            took[name] = sorted(times)[3]
+            assert len(rows) == (1 if name == "next_due_s" else 500)
+    with capsys.disabled():
+        print("\n  500 live leases of 5,000, all late: " + ", ".join(f"{name} {s * 1000:.1f} ms" for name, s in took.items()))
+    assert max(took.values()) < 0.2
