@@ -105,6 +105,18 @@ SELECT position, role, content FROM transcripts WHERE task_run = %(task_run)s AN
 INSERT INTO transcripts (task_run, epoch, position, role, content) VALUES (%(task_run)s, %(epoch)s, %(position)s, %(role)s, %(content)s)
 ON CONFLICT DO NOTHING;
 
+-- name: copy_transcript | what another attempt goes on with, below a position
+INSERT INTO transcripts (task_run, epoch, position, role, content)
+SELECT task_run, %(epoch)s, position, role, content FROM transcripts
+WHERE task_run = %(task_run)s AND epoch = %(resumed_from)s AND position < %(below)s
+ON CONFLICT DO NOTHING;
+
+-- name: set_first_turn | the turn that a resumed attempt's worker asks for first
+UPDATE attempts SET first_turn = %(first_turn)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
+
+-- name: first_turn | of an attempt
+SELECT first_turn FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
+
 -- name: turns_asked | llm.requests of an attempt that have no answer yet
 SELECT count(*) AS open FROM processed_messages p
 WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.request' AND p.message_id <> %(id)s
@@ -112,8 +124,11 @@ WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.reques
 
 -- name: task | all that the prompt of an attempt is made of
 SELECT t.id AS task_run, t.epoch, t.key, t.goal_run, t.feedback, t.accepted_commit, g.text AS goal_text, g.title AS goal_title, g.agent,
-  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at
+  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at, l.input_commit,
+  a.resumed_from, COALESCE((SELECT o.input_commit <> l.input_commit FROM leases o
+    WHERE o.kind = 'work' AND o.task_run = l.task_run AND o.epoch = a.resumed_from), false) AS kept
 FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
+JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
 LEFT JOIN plans p ON p.seq = r.plan
 WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s;
 

@@ -12,6 +12,7 @@ from docker.errors import APIError
 from include.database.unit_of_work import transaction
 from include.errors import SandboxFailed, Unavailable
 from include.flow.steps.base import RETRIES
+from include.flow.taken import Stopped, leave, stop
 from include.sandbox import service
 from include.settings import settings
 
@@ -46,7 +47,10 @@ class StartStep(DockerOperator):
             self.log.info("%s has no live lease any more; the next step decides.", self.task_key)
             return
         self.docker_url = f"unix://{settings().warden_socket}"
-        self._with_patience(lambda: super(StartStep, self).execute(context))
+        try:
+            self._with_patience(lambda: super(StartStep, self).execute(context))
+        except Stopped:
+            leave(ti, self.log)
 
     def _run_image_with_mounts(self, target_mounts: Any, add_tmp_variable: bool) -> None:  # noqa: ARG002 - the warden knows the mounts
         """Create or adopt, start, and do not wait."""
@@ -85,4 +89,5 @@ class StartStep(DockerOperator):
             raise Unavailable(f"The warden did not answer for {_PATIENCE_S:g} s ({error}). Look at `./airlock status`.") from error
 
     def on_kill(self) -> None:
-        """Nothing: only the warden kills, and only what a revoke or a term has ended."""
+        """Never the stock operator's, which stops the container: only the warden kills, and only what a revoke or a term has ended."""
+        stop()

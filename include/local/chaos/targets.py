@@ -15,6 +15,7 @@ from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.local import control, leftovers
 from include.local.chaos import store
+from include.sandbox import folders
 from include.sandbox import leftovers as sandboxes
 from include.settings import Settings
 
@@ -86,7 +87,7 @@ def _worker(settings: Settings, chance: random.Random) -> Hit:
             live = store.live_sandboxes(connection)
     except Unavailable:
         return Hit(())
-    running = sandboxes.processes(settings)
+    running = sandboxes.processes(folders.root(settings))
     there = [row for row in live if running.get(row["sandbox"])]
     if not there:
         return Hit(())
