@@ -12,7 +12,7 @@ SELECT green IS NOT NULL FROM verdicts WHERE id = %(subject)s::uuid
 SELECT state <> 'requested' FROM model_requests WHERE address = %(subject)s
 
 -- name: room | a node has room for one more worker
-SELECT %(subject)s IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
+SELECT %(subject)s::text IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
   AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity)
 
 -- name: run_ended | a goal run has come to its end

@@ -55,6 +55,8 @@ def entry(
     if missing := tasks.unmerged(connection, run["id"], task.depends_on):
         words = f"Task {key} needs {', '.join(missing)} merged first, and they are not, whatever Airflow shows. Clear their steps."
         return Admission("refused", words)
+    if row["epoch"]:  # its place is room: an attempt that was cleared must not wait for itself
+        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
     node = leases.find_room(connection)
     if node is None:
         return Admission("no_room", "All places are taken (or no warden is alive); waiting for room.")
