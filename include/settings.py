@@ -83,6 +83,11 @@ class Settings(BaseModel):
         return f"http://127.0.0.1:{self.api_port}"
 
     @property
+    def pulse_s(self) -> float:
+        """Seconds between two beats of a pulse (broker, relay)."""
+        return self.heartbeat_timeout_s / 15
+
+    @property
     def run_dir(self) -> Path:
         """Sockets and pid files (mode 0700)."""
         return self.home / "run"

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from include import faults
 from include.broker import assignments, calls, inbox, recovery
 from include.broker.process import Process, log
 from include.clock import now
@@ -26,6 +27,9 @@ BATCH = 500
 BLOCK_MS = 250
 CLAIM_IDLE_MS = 5_000
 CALLS_AT_ONCE = 64
+PULSE_S = 2.0
+PAUSE_S = 0.5
+"""How long a stream is left alone after a message of it was refused: so a flood of forgeries is a few rows a second."""
 FAREWELL_S = 5.0
 """How long calls under way may still end by themselves when the process is asked to stop."""
 
@@ -37,6 +41,9 @@ class Broker:
         self.process = process
         self._held: dict[tuple[str, str], Entry] = {}
         self._claimed_at = 0.0
+        self._read_at = float("-inf")
+        self._paused: dict[str, float] = {}
+        self._server_run = ""
         self._working: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -48,6 +55,8 @@ class Broker:
             group.create_task(process.listen())
             await process.alive.wait()
             log.info("broker of %s is at work as %s", process.agent, process.owner)
+            if not process.streams.reads_fast():
+                log.warning("the package hiredis is missing: install it, else this broker takes about a third as many messages")
             group.create_task(self._repeat("warm up", 3600, self._warm))
             group.create_task(self._repeat("leases", 2, self.look_at_leases, "leases"))
             group.create_task(self._repeat("outbox", 2, self.send, "outbox"))
@@ -56,6 +65,7 @@ class Broker:
             group.create_task(self._repeat("requests", 3600, self.answer_requests_new, "requests"))
             group.create_task(self._repeat("recovery", 5, self.recover))
             group.create_task(self._repeat("tidying", 5, self.tidy))
+            group.create_task(self._repeat("pulse", PULSE_S, self.pulse))
 
     async def stop(self) -> None:
         """Let calls under way end, then give everything back."""
@@ -90,6 +100,7 @@ class Broker:
         for task_run, epoch in await process.transact(lambda c: assignments.to_assign(c, process.agent)):
             await self._assign(task_run, epoch)
         await process.transact(lambda c: assignments.cancel_revoked(c, process.agent))
+        await process.transact(lambda c: assignments.tell_renewed(c, process.agent))
 
     async def _assign(self, task_run: str, epoch: int) -> None:
         process = self.process
@@ -111,11 +122,15 @@ class Broker:
             pass
 
     async def tidy(self) -> None:
-        """Streams that a wiped server lost are filled again; those of ended attempts are deleted."""
+        """Streams that the server lost are filled again; those of ended attempts are deleted."""
         process = self.process
-        if process.live and (lost := await process.streams.without_inbox(sorted(process.live))):
-            if await process.transact(lambda c: outbox.send_again(c, lost)):
-                process.wake["outbox"].set()
+        server_run = await process.streams.server_run()
+        # Another run of the server (or ours) may have lost the last second of what it had acknowledged: all of it goes out once more.
+        lost = sorted(process.live) if server_run != self._server_run else await process.streams.without_inbox(sorted(process.live))
+        if lost:
+            await process.transact(lambda c: outbox.send_again(c, lost))
+            process.wake["outbox"].set()
+        self._server_run = server_run
         names = {"agent": process.agent, "task_runs": sorted(await process.streams.task_runs() - process.live)}
 
         async def over(connection: Any) -> list[str]:
@@ -129,37 +144,70 @@ class Broker:
         """Read, take, acknowledge."""
         process = self.process
         if not process.live:
+            await process.streams.ping()
+            self._read_at = time.monotonic()
             await _wait(process.wake["live"], 0.5)
             process.wake["live"].clear()
             return
-        entries = await process.streams.read(process.live, BATCH, BLOCK_MS)
-        if time.monotonic() - self._claimed_at > CLAIM_IDLE_MS / 1000:
-            self._claimed_at = time.monotonic()
-            self._held.clear()  # what is still held is claimed here again
-            entries += await process.streams.claim(process.live, CLAIM_IDLE_MS)
-        unique = {**self._held, **{(entry.task_run, entry.stream_id): entry for entry in entries}}
-        batch = list(unique.values())
+        batch = await self._read()
         for start in range(0, len(batch), BATCH):
             await self._take(batch[start : start + BATCH])
+
+    async def _read(self) -> list[Entry]:
+        """What is held, new or left by a dead consumer; of each stream its share, so that a flood in one delays the others by a batch."""
+        process, moment = self.process, time.monotonic()
+        self._paused = {name: until for name, until in self._paused.items() if until > moment}
+        share = max(1, BATCH // len(process.live))
+        if names := process.live - self._paused.keys():
+            entries = await process.streams.read(names, share, BLOCK_MS)
+        else:
+            await process.streams.ping()
+            await asyncio.sleep(BLOCK_MS / 1000)
+            entries = []
+        self._read_at = time.monotonic()
+        if self._read_at - self._claimed_at > CLAIM_IDLE_MS / 1000:
+            self._claimed_at = self._read_at
+            self._held.clear()  # what is still held is claimed here again
+            entries += await process.streams.claim(process.live, share, CLAIM_IDLE_MS)
+        return list({**self._held, **{(entry.task_run, entry.stream_id): entry for entry in entries}}.values())
 
     async def _take(self, batch: list[Entry]) -> None:
         try:
             taken = await self.process.transact(lambda c: inbox.take(c, self.process.agent, batch, now()))
         except (psycopg.Error, AirlockError, ValueError, LookupError) as error:
             if len(batch) > 1:  # one of them cannot be handled: find it, and let the others pass
-                for entry in batch:
-                    await self._take([entry])
-                return
-            taken = inbox.Taken([], [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[:500])], [], False)
+                middle = len(batch) // 2
+                await self._take(batch[:middle])
+                return await self._take(batch[middle:])
+            refused = [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[:500])]
+            await self.process.transact(lambda c: inbox.tell_refused(c, self.process.agent, refused, {}))
+            taken = inbox.Taken([], refused, [], False, False)
+        faults.point("broker.take.after-commit")
+        await self._after_commit(taken)
+        return None
+
+    async def _after_commit(self, taken: inbox.Taken) -> None:
         if taken.refused:
             await self.process.streams.bury(taken.refused)
+            self._paused.update({entry.task_run: time.monotonic() + PAUSE_S for entry, _ in taken.refused})
         gone = [*taken.done, *(entry for entry, _ in taken.refused)]
         await self.process.streams.acknowledge(gone)
+        faults.point("broker.acknowledge.after")
         for entry in gone:
             self._held.pop((entry.task_run, entry.stream_id), None)
         self._held.update({(entry.task_run, entry.stream_id): entry for entry in taken.held})
+        if taken.queued:
+            self.process.wake["outbox"].set()
         if taken.asked:
             self.process.wake["answers"].set()
+
+    async def pulse(self) -> None:
+        """Say that this broker is there; only while it reads the streams, for it stands for them too (``calm_until``)."""
+        if time.monotonic() - self._read_at < PULSE_S + BLOCK_MS / 1000:
+            await self.process.transact(self._beat)
+
+    async def _beat(self, connection: Any) -> None:
+        await connection.execute(_SQL.beat, {"agent": self.process.agent})
 
     # -- model calls -----------------------------------------------------------------------------------------------------
 

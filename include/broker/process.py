@@ -64,6 +64,8 @@ class Process:
                 async with self._pool.connection() as connection:
                     return await work(connection)
             except (psycopg.OperationalError, PoolTimeout) as error:
+                if (getattr(error, "sqlstate", None) or "").startswith("54"):
+                    raise  # a limit of PostgreSQL that the same statement meets again
                 log.warning("PostgreSQL: %s: %s; again in %.1f s", type(error).__name__, str(error).strip(), pause)
                 await asyncio.sleep(pause)
                 pause = min(5.0, pause * 2)

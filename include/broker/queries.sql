@@ -1,3 +1,6 @@
+-- name: beat | this process reads the streams and reaches the database
+SELECT beat('broker/' || %(agent)s, interval '6 seconds');
+
 -- name: agent | an agent's models and budgets
 SELECT * FROM agents WHERE name = %(agent)s;
 
@@ -7,8 +10,11 @@ FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goa
 WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL
 ORDER BY l.task_run;
 
--- name: attempts_of | by what the messages of these task runs are judged: the live attempt of the newest epoch, and its key
-SELECT l.id AS lease, l.task_run, l.epoch, l.goal_run, l.capabilities, l.granted_at, k.out_key, a.state, a.step, t.state AS task_state
+-- name: lock_leases | of these task runs, in one order, before anything else is written: from here on, one consumer at a time an attempt
+SELECT id FROM leases WHERE kind = 'work' AND ended_at IS NULL AND task_run = ANY(%(task_runs)s) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: attempts_of | by what the messages of these task runs are judged: the live attempt of the newest epoch, its key, the numbers that are in
+SELECT l.id AS lease, l.task_run, l.epoch, l.goal_run, l.capabilities, l.granted_at, l.taken, k.out_key, a.state, a.step
 FROM leases l JOIN attempt_keys k ON k.lease = l.id JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
 JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
 WHERE l.kind = 'work' AND l.ended_at IS NULL AND l.task_run = ANY(%(task_runs)s);
@@ -19,19 +25,56 @@ SELECT * FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[
                      %(digests)s::text[])
 ON CONFLICT DO NOTHING RETURNING task_run, epoch, seq;
 
--- name: taken | what was taken before under these numbers
+-- name: taken | what was taken before under these numbers; of heartbeats only the number is kept
 SELECT p.task_run, p.epoch, p.seq, p.idempotency_key, p.body_sha256, p.message_id
 FROM processed_messages p JOIN unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[]) AS w(task_run, epoch, seq)
   USING (task_run, epoch, seq);
 
--- name: count_before | how many lower numbers of an attempt are in
-SELECT count(*) AS taken FROM processed_messages WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND seq < %(seq)s;
+-- name: keep_numbers | the numbers are in, and each is a sign of life: one update a lease
+UPDATE leases l SET heartbeat_at = clock_timestamp(), taken = l.taken + n.numbers
+FROM (SELECT lease, range_agg(int8range(seq, seq + 1)) AS numbers FROM unnest(%(leases)s::uuid[], %(seqs)s::bigint[]) AS w(lease, seq)
+      GROUP BY lease) AS n
+WHERE l.id = n.lease;
 
--- name: alive | a sign of life
-UPDATE leases SET heartbeat_at = clock_timestamp() WHERE id = ANY(%(leases)s);
+-- name: move_attempts | as move_attempt, of many
+UPDATE attempts a SET state = %(to)s FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch)
+WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.state = ANY(%(from)s);
 
--- name: lock_leases | in one order, before anything else is written
-SELECT id FROM leases WHERE id = ANY(%(leases)s) ORDER BY id FOR NO KEY UPDATE;
+-- name: move_tasks | as move_task, of many
+UPDATE task_runs t SET state = %(to)s, updated_at = clock_timestamp() FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch)
+WHERE t.id = w.task_run AND t.epoch = w.epoch AND t.state = ANY(%(from)s);
+
+-- name: say_steps | the workers' own words
+UPDATE attempts a SET step = w.step FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(steps)s::text[]) AS w(task_run, epoch, step)
+WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.step <> w.step;
+
+-- name: milestones | events that a person may want to see
+INSERT INTO task_events (machine, subject, kind, detail)
+SELECT 'attempt', task_run || '/' || epoch::text, 'milestone', detail
+FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(details)s::text[]) WITH ORDINALITY AS w(task_run, epoch, detail, place) ORDER BY place;
+
+-- name: keep_artifacts | as the workers saw them: hints
+INSERT INTO artifacts (id, goal_run, task_run, epoch, type, source, sha256, data)
+SELECT id, goal_run, task_run, epoch, type, 'worker', sha256, data::jsonb
+FROM unnest(%(ids)s::uuid[], %(goal_runs)s::text[], %(task_runs)s::text[], %(epochs)s::int[], %(types)s::text[], %(digests)s::text[], %(datas)s::text[])
+  AS w(id, goal_run, task_run, epoch, type, sha256, data);
+
+-- name: keep_questions | until they are answered
+INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)
+SELECT id, task_run, epoch, question, options::jsonb, context, urgency
+FROM unnest(%(ids)s::uuid[], %(task_runs)s::text[], %(epochs)s::int[], %(questions)s::text[], %(options)s::text[], %(contexts)s::text[],
+            %(urgencies)s::text[]) AS w(id, task_run, epoch, question, options, context, urgency);
+
+-- name: record_decisions | who decided, on what
+INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
+SELECT id, goal_run, task_run, epoch, action, decision, 'broker', ARRAY[%(rule)s::text], reason, %(policy_sha256)s, inputs::jsonb
+FROM unnest(%(ids)s::uuid[], %(goal_runs)s::text[], %(task_runs)s::text[], %(epochs)s::int[], %(actions)s::text[], %(decisions)s::text[],
+            %(reasons)s::text[], %(inputs)s::text[]) AS w(id, goal_run, task_run, epoch, action, decision, reason, inputs);
+
+-- name: audit_refused | one entry an attempt and batch
+INSERT INTO audit_log (actor, action, subject, detail)
+SELECT 'broker/' || %(agent)s, 'messages.refused', subject, jsonb_build_object('count', number, 'reason', reason)
+FROM unnest(%(subjects)s::text[], %(numbers)s::int[], %(reasons)s::text[]) AS w(subject, number, reason);
 
 -- name: move_attempt | to the first state if it is in one of those
 UPDATE attempts SET state = %(to)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
@@ -40,24 +83,10 @@ UPDATE attempts SET state = %(to)s WHERE task_run = %(task_run)s AND epoch = %(e
 UPDATE task_runs SET state = %(to)s, updated_at = clock_timestamp()
 WHERE id = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
 
--- name: say_step | the worker's own words
-UPDATE attempts SET step = %(step)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND step <> %(step)s;
-
--- name: milestone | an event that a person may want to see
-INSERT INTO task_events (machine, subject, kind, detail) VALUES ('attempt', %(task_run)s || '/' || %(epoch)s::text, 'milestone', %(detail)s);
-
 -- name: finish | the worker has said its last word
 UPDATE attempts SET finished_at = clock_timestamp(), commit_id = %(commit)s, summary = %(summary)s, failure = COALESCE(%(failure)s, failure),
   reason = CASE WHEN %(reason)s = '' THEN reason ELSE %(reason)s END, state = %(state)s
 WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND finished_at IS NULL AND state = ANY(%(from)s);
-
--- name: keep_artifact | as the worker saw it: a hint
-INSERT INTO artifacts (id, goal_run, task_run, epoch, type, source, sha256, data)
-VALUES (%(id)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(type)s, 'worker', %(sha256)s, %(data)s);
-
--- name: keep_question | until it is answered
-INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)
-VALUES (%(id)s, %(task_run)s, %(epoch)s, %(question)s, %(options)s, %(context)s, %(urgency)s);
 
 -- name: question | one question
 SELECT * FROM questions WHERE message_id = %(id)s;
@@ -69,16 +98,24 @@ WHERE message_id = %(id)s AND answered_at IS NULL;
 -- name: open_questions | blocking ones that an attempt still waits for
 SELECT count(*) AS open FROM questions WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND urgency = 'blocking' AND answered_at IS NULL;
 
--- name: record_decision | who decided, on what
-INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
-VALUES (%(id)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(action)s, %(decision)s, %(decided_by)s, %(rules)s, %(reason)s, %(policy_sha256)s, %(inputs)s);
-
 -- name: transcript | of an attempt, from the start
 SELECT position, role, content FROM transcripts WHERE task_run = %(task_run)s AND epoch = %(epoch)s ORDER BY position;
 
 -- name: write_turn | a position is written once
 INSERT INTO transcripts (task_run, epoch, position, role, content) VALUES (%(task_run)s, %(epoch)s, %(position)s, %(role)s, %(content)s)
 ON CONFLICT DO NOTHING;
+
+-- name: copy_transcript | what another attempt goes on with, below a position
+INSERT INTO transcripts (task_run, epoch, position, role, content)
+SELECT task_run, %(epoch)s, position, role, content FROM transcripts
+WHERE task_run = %(task_run)s AND epoch = %(resumed_from)s AND position < %(below)s
+ON CONFLICT DO NOTHING;
+
+-- name: set_first_turn | the turn that a resumed attempt's worker asks for first
+UPDATE attempts SET first_turn = %(first_turn)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
+
+-- name: first_turn | of an attempt
+SELECT first_turn FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
 
 -- name: turns_asked | llm.requests of an attempt that have no answer yet
 SELECT count(*) AS open FROM processed_messages p
@@ -87,8 +124,11 @@ WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.reques
 
 -- name: task | all that the prompt of an attempt is made of
 SELECT t.id AS task_run, t.epoch, t.key, t.goal_run, t.feedback, t.accepted_commit, g.text AS goal_text, g.title AS goal_title, g.agent,
-  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at
+  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at, l.input_commit,
+  a.resumed_from, COALESCE((SELECT o.input_commit <> l.input_commit FROM leases o
+    WHERE o.kind = 'work' AND o.task_run = l.task_run AND o.epoch = a.resumed_from), false) AS kept
 FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
+JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
 LEFT JOIN plans p ON p.seq = r.plan
 WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s;
 
@@ -102,7 +142,17 @@ WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revok
 SELECT l.task_run, l.epoch, COALESCE(l.revoke_reason, '') AS reason FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
 WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NOT NULL
   AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)
-  AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'cancel:' || l.task_run || '/' || l.epoch::text);
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'cancel:' || l.task_run || '/' || l.epoch::text)
+ORDER BY l.task_run COLLATE "C", l.epoch;
+
+-- name: renewed | live leases of an agent that were extended and whose worker was assigned and has not been told
+SELECT * FROM (
+  SELECT l.id AS lease, l.task_run, l.epoch, l.capabilities, l.expires_at, l.granted_at, l.max_tokens,
+    'renew:' || l.id::text || ':' || extract(epoch FROM l.expires_at)::bigint AS key
+  FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+  WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL AND l.renewed_at IS NOT NULL
+    AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)) AS extended
+WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = extended.key);
 
 -- name: over_among | of these task runs, those of the agent that have no live work lease
 SELECT t.id FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
@@ -172,7 +222,7 @@ UPDATE model_calls SET state = %(state)s, cost_micro = %(cost)s, input_tokens = 
   cache_read_tokens = %(cache_read)s, cache_write_tokens = %(cache_write)s, http_attempts = %(attempts)s, error = %(error)s,
   settled_at = clock_timestamp()
 WHERE id = %(id)s AND state IN ('reserved', 'sent') AND owner = %(owner)s
-RETURNING id, goal_run, task_run, lease, reserved_micro;
+RETURNING id, agent, goal_run, task_run, lease, reserved_micro;
 
 -- name: settle_goal_run | the worst case back, the cost kept
 UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s;
@@ -180,6 +230,23 @@ UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = 
 -- name: settle_lease | the worst case back, cost and tokens kept
 UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
 WHERE id = %(lease)s;
+
+-- name: add_excess | real cost beyond the reserved worst case breaks the lease
+UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s;
+
+-- name: spent | what a call's lease, goal run and agent have spent, without what is only reserved
+SELECT 'lease:' || id AS key, 'the lease of ' || task_run || ', attempt ' || epoch AS what, spent_micro AS spent, max_micro AS most
+FROM leases WHERE id = %(lease)s
+UNION ALL SELECT 'goal:' || id, 'the budget of goal run ' || id, spent_micro, budget_micro FROM goal_runs WHERE id = %(goal_run)s
+UNION ALL SELECT 'day:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM-DD'), 'the day of agent ' || a.name, s.day, a.day_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS day FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('day', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s
+UNION ALL SELECT 'month:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM'), 'the month of agent ' || a.name, s.month, a.month_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS month FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s;
+
+-- name: warn | the same thing is told once
+INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, 'warning', %(goal_run)s, %(task_run)s, %(words)s) ON CONFLICT (key) DO NOTHING;
 
 -- name: settle_task_run | what the task has cost over all its attempts
 UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s;

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 _NAME = re.compile(r"^-- name: ([a-z_]+)[ \t]*(?:\|.*)?$", re.MULTILINE)
 
@@ -23,3 +25,15 @@ def load(beside: str) -> SimpleNamespace:
     text = (Path(beside).parent / "queries.sql").read_text()
     parts = _NAME.split(text)[1:]
     return SimpleNamespace(**{name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)})
+
+
+def columns(names: str, rows: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Rows as the arrays that a statement's ``unnest`` takes.
+
+    Args:
+        names: of the arrays, apart by spaces; as many as each row has values.
+        rows: any number of them, also none.
+    """
+    keys = names.split()
+    arrays = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in keys]
+    return dict(zip(keys, arrays, strict=True))

@@ -16,6 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from include.database.queries import load
 from include.database.unit_of_work import pooled_transaction, transaction
 from include.errors import Unavailable
+from include.flow.taken import settle
 
 _SQL = load(__file__)
 PATIENCE_S = 12.0
@@ -90,6 +91,10 @@ class WaitTrigger(BaseTrigger):
         while not await asyncio.to_thread(self._ready):
             await asyncio.sleep(1)
         yield TriggerEvent({"ready": True})
+
+    async def on_kill(self) -> None:
+        """A person marked or cleared the waiting step, or another triggerer took over."""
+        await asyncio.to_thread(settle, self.task_instance, self.log)
 
     def _ready(self) -> bool:
         try:

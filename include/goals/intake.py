@@ -15,6 +15,7 @@ from include.errors import BadInput, Conflict
 from include.goals import service
 from include.goals.models import GoalRequest
 from include.governance import service as governance
+from include.leases import service as leases
 from include.settings import Settings
 from include.tasks.models import GoalRunState
 
@@ -81,9 +82,10 @@ def settle(connection: Connection, dag_id: str, run_id: str) -> dict[str, Any]:
         The goal run as it is afterwards.
     """
     run = service.run_of(connection, dag_id, run_id)
-    if run["state"] in (GoalRunState.SUBMITTED, GoalRunState.PLANNING):
+    if run["state"] in (GoalRunState.SUBMITTED, GoalRunState.PLANNING, GoalRunState.AWAITING_APPROVAL):
         words = "its submission did not finish: a step of submit_goal failed or was marked in Airflow. Submit it again under a new key."
         service.set_state(connection, run["id"], GoalRunState.CANCELLED, words)
+        leases.revoke_goal_run(connection, run["id"], words)
     return service.run_of(connection, dag_id, run_id)
 
 

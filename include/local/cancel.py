@@ -31,6 +31,7 @@ def cancel(settings: Settings, run: str, who: str, patience_s: float = 6.0) -> b
     reason = f"cancelled by {who} on the command line"
     with transaction("cli") as connection:
         row = store.goal_run(connection, run)
+        row["state"] = goals.run_of(connection, row["dag_id"], row["run_id"])["state"]  # locked before its tasks, as everywhere
         if row["state"] not in ENDED_RUNS:
             for task in tasks.of_goal_run(connection, run):
                 tasks.cancel(connection, task["id"], task["epoch"], reason)

@@ -3,7 +3,8 @@
 ``python -m include.local.offline_model --port N --playbooks DIR…``
 
 A request's ``metadata.user_id`` is its address: ``<goal run>/<task key>/<attempt>`` for work, ``<goal run>/plan/<n>`` for planning,
-``<goal run>/answer/<n>`` for a worker's question. The turn is the number of assistant messages so far, plus one. The playbook is
+``<goal run>/answer/<n>`` for a worker's question. The turn is the number of assistant messages so far, plus one; what a lost sandbox
+took with it is said again (``turn_number``). The playbook is
 the first whose ``goal_matches`` is found in the first user message, where the broker and the planner put the goal's text. The format
 is in docs/playbooks.md.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,8 +26,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from include.broker.rules import NOTHING_KEPT, SANDBOX_LOST
 from include.local.playbook import Fault, Playbook, Turn, find, read
 
+_COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
 _LOST = "No offline playbook has an answer here (address {address}, turn {turn}). Set a model key, or add a playbook: docs/playbooks.md."
 _ERRORS = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 
@@ -46,6 +50,26 @@ def first_text(body: dict[str, Any]) -> str:
     messages = body.get("messages") or [{}]
     content = messages[0].get("content", "")
     return content if isinstance(content, str) else "\n".join(block.get("text", "") for block in content)
+
+
+def turn_number(messages: list[dict[str, Any]]) -> int:
+    """The playbook's turn that comes next, from 1.
+
+    A model that is told that its sandbox was lost does again what was not committed. So the turns after the commit that it is told of do
+    not count, and none does if it is told of none that it made. A commit whose result never came back belongs to the last turn.
+    """
+    turns, asked, commits = 0, set[str](), dict[str, int]()
+    for message in messages:
+        blocks = [block for block in message.get("content", []) if isinstance(block, dict)]
+        turns += message.get("role") == "assistant"
+        asked |= {block["id"] for block in blocks if block.get("type") == "tool_use" and block["name"] == "git_commit"}
+        for block in blocks:
+            if block.get("type") == "tool_result" and block["tool_use_id"] in asked and not block.get("is_error"):
+                commits |= dict.fromkeys(_COMMIT.findall(str(block.get("content", ""))), turns)
+            elif str(block.get("text", "")).startswith(SANDBOX_LOST):
+                known = [commits[commit] for commit in _COMMIT.findall(block["text"]) if commit in commits]
+                turns = known[0] if known else 0 if NOTHING_KEPT in block["text"] else turns
+    return turns + 1
 
 
 class OfflineModel:
@@ -70,7 +94,7 @@ class OfflineModel:
         """``POST /v1/messages``, streamed if the body says so."""
         body = await request.json()
         address = str((body.get("metadata") or {}).get("user_id", ""))
-        number = 1 + sum(message.get("role") == "assistant" for message in body.get("messages", []))
+        number = turn_number(body.get("messages", []))
         turn = self._turn(address, number, body)
         await asyncio.sleep(turn.delay_s)
         if turn.fault is not None and (broken := self._break(turn.fault, (address, number))):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from include import faults
 from include.clock import new_id, now
 from include.database import queries
 from include.database.unit_of_work import AsyncConnection
@@ -20,40 +22,79 @@ def reply_key(message_id: UUID) -> str:
     return f"reply:{message_id}"
 
 
-async def queue(
-    connection: AsyncConnection, agent: str, task_run: str, epoch: int, payload: Wire, key: str, reply_to: UUID | None = None
-) -> bool:
-    """Queue a signed message to a worker in the open transaction.
+class Letter(NamedTuple):
+    """A message that is to be queued.
+
+    ``key`` is its idempotency key: the same key is queued once. ``reply_to`` is the id of the message that it answers.
+    """
+
+    task_run: str
+    epoch: int
+    payload: Wire
+    key: str
+    reply_to: UUID | None = None
+
+    @property
+    def attempt(self) -> tuple[str, int]:
+        """Task run and epoch."""
+        return self.task_run, self.epoch
+
+
+def answer(task_run: str, epoch: int, to: UUID, payload: Wire) -> Letter:
+    """The one answer to a message."""
+    return Letter(task_run, epoch, payload, reply_key(to), to)
+
+
+async def queue_many(connection: AsyncConnection, agent: str, letters: list[Letter]) -> set[str]:
+    """Queue signed messages to workers in the open transaction, numbered in the given order for each attempt.
 
     Args:
         connection: the open transaction.
         agent: whose outbox.
-        task_run: to which it goes.
-        epoch: of the attempt.
-        payload: a payload of the broker's side.
-        key: idempotency key; the same key is queued once.
-        reply_to: the id of the message that it answers.
+        letters: payloads of the broker's side.
 
     Returns:
-        False if this key was queued before, or the attempt's keys are gone (it is over).
+        The keys that were queued: not those that were known, nor those of attempts whose keys are gone (they are over).
 
     Raises:
-        EnvelopeRefused: larger than an envelope may be.
+        EnvelopeRefused: one is larger than an envelope may be.
     """
-    names = {"agent": agent, "task_run": task_run, "epoch": epoch, "key": key}
-    await connection.execute(_SQL.lock_outbox, names)
-    row = await (await connection.execute(_SQL.next_message, names)).fetchone()
-    if row is None:
-        return False
-    type_, body = make_body(new_id(), task_run, epoch, row["seq"], key, payload, reply_to, now())
-    signature = sign(row["in_key"], task_run, "in", body)
-    await connection.execute(_SQL.queue_message, names | {"seq": row["seq"], "type": type_, "body": body, "signature": signature})
-    return True
+    if not letters:
+        return set()
+    names = queries.columns("task_runs epochs", sorted({letter.attempt for letter in letters})) | {
+        "keys": [letter.key for letter in letters]
+    }
+    async with connection.pipeline():
+        await connection.execute(_SQL.lock_outboxes, names)
+        lasts = await connection.execute(_SQL.last_messages, names)
+        known = await connection.execute(_SQL.known_keys, names)
+        open_ = {(row["task_run"], row["epoch"]): row for row in await lasts.fetchall()}
+        there = {row["idempotency_key"] for row in await known.fetchall()}
+    rows = []
+    for letter in letters:
+        if letter.attempt in open_ and letter.key not in there:
+            there.add(letter.key)
+            rows.append(_signed(letter, open_[letter.attempt]))
+    if rows:
+        columns = queries.columns("task_runs epochs seqs keys types bodies signatures", rows)
+        await connection.execute(_SQL.queue_messages, {"agent": agent, **columns})
+    return {row[3] for row in rows}
+
+
+def _signed(letter: Letter, attempt: dict[str, Any]) -> tuple[str, int, int, str, str, bytes, str]:
+    attempt["last"] += 1
+    type_, body = make_body(new_id(), *letter.attempt, attempt["last"], letter.key, letter.payload, letter.reply_to, now())
+    return *letter.attempt, attempt["last"], letter.key, type_, body, sign(attempt["in_key"], letter.task_run, "in", body)
+
+
+async def queue(connection: AsyncConnection, agent: str, task_run: str, epoch: int, payload: Wire, key: str) -> bool:
+    """Queue one message; see ``queue_many``. False if its key was queued before, or the attempt is over."""
+    return bool(await queue_many(connection, agent, [Letter(task_run, epoch, payload, key)]))
 
 
 async def reply(connection: AsyncConnection, agent: str, task_run: str, epoch: int, to: UUID, payload: Wire) -> bool:
     """Queue the one answer to a message; False if it was answered before."""
-    return await queue(connection, agent, task_run, epoch, payload, reply_key(to), to)
+    return bool(await queue_many(connection, agent, [answer(task_run, epoch, to, payload)]))
 
 
 async def send_unsent(connection: AsyncConnection, streams: Streams, agent: str, limit: int = 500) -> int:
@@ -67,7 +108,9 @@ async def send_unsent(connection: AsyncConnection, streams: Streams, agent: str,
         return 0
     rows = await (await connection.execute(_SQL.unsent, {"agent": agent, "limit": limit})).fetchall()
     if rows:
+        faults.point("broker.append.before")
         await streams.append((row["task_run"], bytes(row["body"]), row["signature"]) for row in rows)
+        faults.point("broker.append.after")
         await connection.execute(_SQL.mark_sent, {"ids": [row["id"] for row in rows]})
     return len(rows)
 

@@ -1,15 +1,21 @@
--- name: lock_outbox | one writer at a time an attempt, so that numbers have no gap and ids follow the commits
-SELECT pg_advisory_xact_lock(hashtextextended('outbox ' || %(task_run)s || '/' || %(epoch)s::text, 0));
+-- name: lock_outboxes | one writer at a time an attempt, so that numbers have no gap and ids follow the commits; always in this order
+SELECT pg_advisory_xact_lock(hashtextextended('outbox ' || task_run || '/' || epoch::text, 0))
+FROM (SELECT * FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch) ORDER BY task_run COLLATE "C", epoch OFFSET 0) AS ordered;
 
--- name: next_message | the next number of the attempt and its key; nothing if the key is known or the attempt's keys are gone
-SELECT COALESCE((SELECT max(seq) FROM outbox WHERE task_run = %(task_run)s AND epoch = %(epoch)s), 0) + 1 AS seq, k.in_key
-FROM leases l JOIN attempt_keys k ON k.lease = l.id
-WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s
-  AND NOT EXISTS (SELECT FROM outbox WHERE idempotency_key = %(key)s);
+-- name: last_messages | the last number of each attempt and its key; an attempt whose keys are gone is over, and not among them
+SELECT l.task_run, l.epoch, k.in_key,
+  COALESCE((SELECT max(o.seq) FROM outbox o WHERE o.task_run = l.task_run AND o.epoch = l.epoch), 0) AS last
+FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch)
+JOIN leases l ON l.kind = 'work' AND l.task_run = w.task_run AND l.epoch = w.epoch JOIN attempt_keys k ON k.lease = l.id;
 
--- name: queue_message | into the outbox
+-- name: known_keys | of these, what was queued before
+SELECT idempotency_key FROM outbox WHERE idempotency_key = ANY(%(keys)s);
+
+-- name: queue_messages | into the outbox, ids in the order of the numbers
 INSERT INTO outbox (agent, task_run, epoch, seq, idempotency_key, type, body, signature)
-VALUES (%(agent)s, %(task_run)s, %(epoch)s, %(seq)s, %(key)s, %(type)s, %(body)s, %(signature)s);
+SELECT %(agent)s, task_run, epoch, seq, key, type, body, signature
+FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[], %(keys)s::text[], %(types)s::text[], %(bodies)s::bytea[],
+            %(signatures)s::text[]) WITH ORDINALITY AS w(task_run, epoch, seq, key, type, body, signature, place) ORDER BY place;
 
 -- name: lock_sender | one sender at a time an agent, so that messages keep their order
 SELECT pg_try_advisory_xact_lock(hashtextextended('sender ' || %(agent)s, 0)) AS mine;

@@ -33,16 +33,11 @@ def parse(data: bytes, *, unique_keys: bool = True) -> Any:
     """
     try:
         from_json(data, allow_inf_nan=False)  # the grammar, and a depth that the second reading can bear
-        value = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique if unique_keys else None,
-            parse_float=_finite,
-            parse_int=_bounded,
-            parse_constant=_constant,
-        )
+        value = (_STRICT if unique_keys else _LOOSE).decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise NotStrict(str(error)) from None
-    if _deeper_than(value, MAX_DEPTH):
+    # Each level opens with a bracket; where there are no more than that (the usual case) nothing needs to be walked.
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise NotStrict(f"nested deeper than {MAX_DEPTH}")
     return value
 
@@ -86,3 +81,7 @@ def _deeper_than(value: Any, depth: int) -> bool:
         return False
     items = value.values() if isinstance(value, dict) else value
     return depth == 0 or any(_deeper_than(item, depth - 1) for item in items)
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_int=_bounded, parse_constant=_constant)
+_LOOSE = json.JSONDecoder(parse_float=_finite, parse_int=_bounded, parse_constant=_constant)

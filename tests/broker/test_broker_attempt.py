@@ -118,13 +118,17 @@ def test_a_number_is_taken_once_and_a_foreign_key_takes_nothing(yard) -> None:  
     run = yard.goal_run(plan={"summary": "", "tasks": [{"key": k, "title": k, "prompt": k} for k in ("a", "b")]})
     one, other = yard.attempt(run, "a"), yard.attempt(run, "b")
     one.wait_for("task.assign")
-    one.put(*one.make(models.Heartbeat(status="working", step="first"), seq=1, key="k1")[1:])
-    one.put(*one.make(models.Heartbeat(status="working", step="second"), seq=1, key="k2")[1:])
-    one.put(*one.make(models.Heartbeat(status="working", step="third"), seq=2, key="k1")[1:])
-    other.put(*other.make(models.Heartbeat(status="working", step="fine"), seq=1, key="k1")[1:])  # no worker can take another's key
-    wait_until("two are buried", lambda: yard.broker_streams.xlen(f"dead:{one.task_run}") == 2)
+    one.put(*one.make(models.Progress(status="working", step="first"), seq=1, key="k1")[1:])
+    one.put(*one.make(models.Progress(status="working", step="second"), seq=1, key="k2")[1:])
+    one.put(*one.make(models.Progress(status="working", step="third"), seq=2, key="k1")[1:])
+    one.put(*one.make(models.Heartbeat(status="working", step="beat"), seq=3, key="k3")[1:])
+    one.put(*one.make(models.Progress(status="working", step="in a heartbeat's place"), seq=3, key="k4")[1:])
+    one.put(*one.make(models.Heartbeat(status="working", step="in a progress's place"), seq=1, key="k1")[1:])
+    other.put(*other.make(models.Progress(status="working", step="fine"), seq=1, key="k1")[1:])  # no worker can take another's key
+    wait_until("four are buried", lambda: yard.broker_streams.xlen(f"dead:{one.task_run}") == 4)
     wait_until("two are taken", lambda: yard.one("SELECT count(*) FROM processed_messages") == 2)
-    assert [r["step"] for r in yard.rows("SELECT step FROM attempts ORDER BY task_run")] == ["first", "fine"]
+    assert [r["step"] for r in yard.rows("SELECT step FROM attempts ORDER BY task_run")] == ["beat", "fine"]
+    assert [str(r["taken"]) for r in yard.rows("SELECT taken::text FROM leases ORDER BY task_run")] == ["{[1,2),[3,4)}", "{[1,2)}"]
 
 
 def test_wiped_streams_lose_nothing(yard) -> None:  # type: ignore[no-untyped-def]

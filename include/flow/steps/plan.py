@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.errors import ModelFailed
 from include.flow.steps.base import Step, fail
@@ -73,5 +74,6 @@ class PlanStep(Step):
         findings = planner.findings_of(connection, settings(), run, plan)
         if not findings:
             planner.store(connection, run, plan)
+            faults.point("plan.store.before-commit")
             self.log.info("Plan: %s", ", ".join(task.key for task in plan.tasks))
         return findings or None

@@ -1,0 +1,22 @@
+"""``./airlock bench``: what this machine can do, measured with servers of its own; each with --json."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measure, with temporary servers that touch no state of yours.")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON (docs/cli.md).")]
+
+
+@app.command()
+def transport(
+    messages: Annotated[int, typer.Option(help="Messages that each variant takes.", min=1_000)] = 40_000,
+    as_json: Json = False,
+) -> None:
+    """Durable messages per second of one broker, and the round trip of a permission request."""
+    from include.local.bench import report
+    from include.local.bench import transport as bench
+
+    report.show(bench.run(messages), as_json)
