@@ -222,7 +222,7 @@ UPDATE model_calls SET state = %(state)s, cost_micro = %(cost)s, input_tokens = 
   cache_read_tokens = %(cache_read)s, cache_write_tokens = %(cache_write)s, http_attempts = %(attempts)s, error = %(error)s,
   settled_at = clock_timestamp()
 WHERE id = %(id)s AND state IN ('reserved', 'sent') AND owner = %(owner)s
-RETURNING id, goal_run, task_run, lease, reserved_micro;
+RETURNING id, agent, goal_run, task_run, lease, reserved_micro;
 
 -- name: settle_goal_run | the worst case back, the cost kept
 UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s;
@@ -230,6 +230,23 @@ UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = 
 -- name: settle_lease | the worst case back, cost and tokens kept
 UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
 WHERE id = %(lease)s;
+
+-- name: add_excess | real cost beyond the reserved worst case breaks the lease
+UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s;
+
+-- name: spent | what a call's lease, goal run and agent have spent, without what is only reserved
+SELECT 'lease:' || id AS key, 'the lease of ' || task_run || ', attempt ' || epoch AS what, spent_micro AS spent, max_micro AS most
+FROM leases WHERE id = %(lease)s
+UNION ALL SELECT 'goal:' || id, 'the budget of goal run ' || id, spent_micro, budget_micro FROM goal_runs WHERE id = %(goal_run)s
+UNION ALL SELECT 'day:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM-DD'), 'the day of agent ' || a.name, s.day, a.day_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS day FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('day', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s
+UNION ALL SELECT 'month:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM'), 'the month of agent ' || a.name, s.month, a.month_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS month FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s;
+
+-- name: warn | the same thing is told once
+INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, 'warning', %(goal_run)s, %(task_run)s, %(words)s) ON CONFLICT (key) DO NOTHING;
 
 -- name: settle_task_run | what the task has cost over all its attempts
 UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s;

@@ -25,8 +25,9 @@ from include.merge import service as merges
 from include.settings import Settings
 from include.tasks import admission, watching
 from include.tasks import service as tasks
-from include.tasks.models import ENDED_RUNS, NOT_COUNTED, Failure, GoalRunState, Rework, TaskRunState
-from include.tasks.rules import ENDED, TRANSITIONS
+from include.tasks.models import ENDED_RUNS, Failure, GoalRunState, Rework, TaskRunState
+from include.tasks.resume import Taken
+from include.tasks.rules import CLASSES, ENDED, TRANSITIONS
 
 _MERGES = load(merges.__file__)
 ALLOWED = frozenset(TRANSITIONS)
@@ -168,7 +169,7 @@ class World:
             return
         row = self.sql("SELECT state, failure, counted, ended_at FROM attempts WHERE task_run = %s AND epoch = %s", task, epoch)[0]
         must(row["ended_at"] is not None and row["state"] in ENDED - {"DONE"}, f"{task}/{epoch} should have ended, and is {row}")
-        must(row["counted"] is (Failure(row["failure"]) not in NOT_COUNTED), f"{task}/{epoch} counted: {row}")
+        must(row["counted"] is CLASSES[Failure(row["failure"])].counted, f"{task}/{epoch} counted: {row}")
         mine[0], mine[1], mine[2], mine[4] = row["state"], row["failure"], row["counted"], True
 
     def counted(self, task: str) -> int:
@@ -232,7 +233,7 @@ class World:
         names = list(OPERATIONS)
         end = self.steps + steps
         while self.steps < end:
-            if not self.steps % per_run or not self.history:
+            if not self.steps % per_run or not self.history or (self.model["run"][0] == "COMPLETED" and self.rng.random() < 0.2):
                 self.begin()
             kind = self.rng.random()
             name = (
@@ -264,11 +265,14 @@ def admit(world: World) -> Callable[[World], None]:
     def step(w: World) -> None:
         def work(connection: Any) -> tuple[str, str]:
             run = goals.run_of(connection, w.run, "r")
-            said = admission.entry(
-                connection, w.settings, run, json.dumps(PLAN), key, ti, cleared, lambda: goals.start(connection, w.settings, run)
-            )
+            asked = (connection, w.settings, run, json.dumps(PLAN), key, ti, cleared, lambda: goals.start(connection, w.settings, run))
+            said = admission.entry(*asked)
+            if said.left is not None:
+                said = admission.entry(*asked, taken=Taken(said.left.epoch, None, "refused"))
             return said.outcome, said.words
 
+        if w.rng.random() < 0.8:
+            w.sql("UPDATE task_runs SET due_at = NULL WHERE goal_run = %s", w.run)  # time passes
         outcome, words = w.do("airflow", work)
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         must((outcome == "merged") == (mine[0] == "COMPLETED"), f"admit said {outcome} of {mine}: {words}")
@@ -393,6 +397,9 @@ def look(world: World) -> Callable[[World], None]:
             attempt = w.model["attempts"][f"{task}/{mine[1]}"]
             must(attempt[0] == "COMPLETING" and w.model["leases"][f"{task}/{mine[1]}"][1], f"handed in without a hand-in: {attempt}")
             attempt[0], mine[0] = "DONE", "VERIFYING"
+        elif seen.outcome == "working" and mine[0] in LIVE:
+            broken = w.sql("SELECT broken FROM leases WHERE task_run = %s AND epoch = %s AND kind = 'work'", task, mine[1])[0]["broken"]
+            w.model["leases"][f"{task}/{mine[1]}"][0] |= broken is not None  # revoked for a broken term: what follows is decided later
         elif seen.outcome == "rework":
             _reworked(w, task, mine[1], ti, seen.rework)
         elif seen.outcome == "gave_up" and mine[0] in (*LIVE, "PENDING_RETRY"):
@@ -559,12 +566,12 @@ def mark_lease_step(world: World) -> Callable[[World], None]:
     """A person marks or clears the lease step: Airflow calls on_kill, perhaps late, perhaps of an old task instance."""
     task, ti = world.task(), f"ti-{world.rng.choice(STEPS)}"
     epoch, key = world.epoch(task), task.removeprefix(f"{world.run}-")
-    aged = world.rng.random() < 0.7
+    aged = world.rng.random() < 0.8  # else another triggerer has taken the watch over since
 
     def step(w: World) -> None:
-        if aged:
-            w.sql("UPDATE leases SET watched_at = watched_at - interval '2 seconds' WHERE goal_run = %s AND ended_at IS NULL", w.run)
-        did = w.do("airflow", lambda c: watching.killed_by_person(c, w.run, key, ti, epoch))
+        left_at = w.sql("SELECT clock_timestamp() - make_interval(hours => %s) AS t", 0 if aged else 1)[0]["t"]
+        did = w.do("airflow", lambda c: watching.killed_by_person(c, w.run, key, ti, epoch, left_at))
+        must(aged or not did, "another triggerer has watched since, and was killed all the same")
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         if did:
             must(mine[1] == epoch and mine[0] in LIVE, f"on_kill of epoch {epoch} ended {mine}")
