@@ -24,18 +24,20 @@ async def to_assign(connection: AsyncConnection, agent: str) -> list[tuple[str, 
 
 
 async def assign(connection: AsyncConnection, agent: str, task_run: str, epoch: int, settings: Settings) -> bool:
-    """Begin the transcript and queue ``task.assign``; False if another replica did."""
+    """Begin the transcript, resume it if the attempt goes on from another, and queue ``task.assign``; False if another replica did."""
     row, task = await conversation.task_of(connection, task_run, epoch)
+    start = await conversation.beginning(connection, row, task)
     payload = TaskAssign(
         title=task.title,
         capabilities=row["capabilities"],
         lease=_terms(row),
         heartbeat_s=settings.heartbeat_s,
         test_timeout_s=int(row["spec"].get("test_timeout_s", TEST_TIMEOUT_S)),
+        first_turn=start.first_turn,
     )
     if not await outbox.queue(connection, agent, task_run, epoch, payload, f"assign:{task_run}/{epoch}"):
         return False
-    await conversation.begin(connection, row, task)
+    await conversation.begin(connection, row, start)
     return True
 
 

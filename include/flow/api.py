@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from include.errors import Refused
+from include.errors import Refused, Unavailable
 from include.settings import settings
 
 Scope = MutableMapping[str, Any]
@@ -149,6 +149,32 @@ async def state_of(dag_id: str, run_id: str, task_id: str, ti_id: str) -> str | 
     except (httpx.HTTPError, ValueError, KeyError):
         pass
     return None
+
+
+def ask_airflow(method: str, path: str, timeout: float = ASK_S, **parameters: Any) -> httpx.Response:
+    """One request to Airflow's own REST API, as the user of our steps.
+
+    Args:
+        method: for example ``GET``.
+        path: behind ``/api/v2``.
+        timeout: seconds.
+        parameters: of the query.
+
+    Raises:
+        Unavailable: the API server does not answer.
+    """
+    try:
+        with httpx.Client(base_url=settings().api_url, timeout=timeout, trust_env=False, verify=False) as client:
+            for _ in range(2):
+                token = _known() or _keep(client.post("/auth/token", json=_who()))
+                head = {"Authorization": f"Bearer {token}"}
+                answer = client.request(method, f"/api/v2{path}", params=parameters, headers=head)
+                if answer.status_code != 401:
+                    break
+                _keep(None)
+            return answer
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise Unavailable(f"Airflow does not answer at {settings().api_url} ({type(error).__name__}).") from error
 
 
 def _ask(dag_id: str, run_id: str, rework: str, ti_id: str, token: str) -> dict[str, Any]:

@@ -12,11 +12,20 @@ SELECT green IS NOT NULL FROM verdicts WHERE id = %(subject)s::uuid
 SELECT state <> 'requested' FROM model_requests WHERE address = %(subject)s
 
 -- name: room | a node has room for one more worker
-SELECT %(subject)s IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
+SELECT %(subject)s::text IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
   AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity)
+
+-- name: due | PostgreSQL's clock lets the next attempt of a task run in (or a person has moved it)
+SELECT state <> 'PENDING_RETRY' OR due_at IS NULL OR due_at <= clock_timestamp() FROM task_runs WHERE id = %(subject)s
+
+-- name: over | the attempt that is resumed leaves nothing more: its sandbox is gone, or its warden had half a minute for it
+SELECT ended_at IS NOT NULL OR COALESCE(revoked_at < clock_timestamp() - interval '30 seconds', false) FROM leases WHERE id = %(subject)s::uuid
 
 -- name: run_ended | a goal run has come to its end
 SELECT ended_at IS NOT NULL FROM goal_runs WHERE id = %(subject)s
+
+-- name: one_view | what follows in this transaction sees one state of the database
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 
 -- name: version | of the plan bundle: changes when a plan is added (also when it commits late) and when a goal is archived or reopened
 SELECT COALESCE(max(p.seq), 0) || '.' || count(*) AS version

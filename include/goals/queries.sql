@@ -41,6 +41,13 @@ FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.dag_id = %(dag_id)s AND r
 -- name: set_run_state | a transition; the trigger refuses what the table of transitions does not hold
 UPDATE goal_runs SET state = %(state)s, reason = %(reason)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END WHERE id = %(goal_run)s
 
+-- name: run_ended | has it ended? Held still until the transaction ends
+SELECT ended_at IS NOT NULL AS ended FROM goal_runs WHERE id = %(goal_run)s FOR SHARE
+
+-- name: unfinished | goal runs without an end that were made some time ago, with the key of the submission that made their goal
+SELECT r.id, r.dag_id, r.run_id, r.state, g.idempotency_key AS key FROM goal_runs r JOIN goals g ON g.id = r.goal
+WHERE r.ended_at IS NULL AND r.created_at < clock_timestamp() - make_interval(mins => %(minutes)s) ORDER BY r.created_at
+
 -- name: set_base | where the goal branch starts
 UPDATE goal_runs SET base_commit = %(commit)s WHERE id = %(goal_run)s
 

@@ -39,11 +39,11 @@ WHERE l.task_run = %(task_run)s AND l.epoch = %(epoch)s AND l.kind = 'work'
 -- name: stamp_watch | the sensor is awake; it owns the lease from now on
 UPDATE leases SET watched_at = clock_timestamp(), ti_id = %(ti_id)s WHERE id = %(lease)s AND ended_at IS NULL
 
--- name: stamp_verify | whoever waits for a verification is awake
-UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL
+-- name: stamp_verify | whoever waits for a verification is awake; does its sandbox still have to be started?
+UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL RETURNING started_at IS NULL AS to_start
 
 -- name: newest_verify | the newest verification of a commit for one asker, with its evidence
-SELECT l.*, e.exit_code, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
+SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
        (SELECT count(*) FROM leases n WHERE n.kind = 'verify' AND n.input_commit = l.input_commit
           AND n.task_run IS NOT DISTINCT FROM l.task_run AND n.epoch IS NOT DISTINCT FROM l.epoch) AS tries
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id

@@ -109,9 +109,10 @@ def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
     connection.execute(_SQL.stamp_watch, {"lease": lease, "ti_id": ti_id})
 
 
-def watch_verification(connection: Connection, lease: UUID) -> None:
-    """Say that somebody still waits for this verification."""
-    connection.execute(_SQL.stamp_verify, {"lease": lease})
+def watch_verification(connection: Connection, lease: UUID) -> bool:
+    """Say that somebody still waits for this verification; True if its sandbox still has to be started."""
+    row = connection.execute(_SQL.stamp_verify, {"lease": lease}).fetchone()
+    return bool(row and row["to_start"])
 
 
 def verification(connection: Connection, goal_run: str, commit: str, task_run: str | None, epoch: int | None) -> Verification | None:

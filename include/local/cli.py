@@ -13,7 +13,7 @@ from rich.table import Table
 
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput
-from include.local import bench_cli, checks, control, doctor, goal_cli, keys, repo_cli, store
+from include.local import audit_cli, bench_cli, chaos_cli, checks, control, doctor, goal_cli, keys, repo_cli, store
 from include.settings import load
 
 app = typer.Typer(
@@ -25,8 +25,15 @@ app = typer.Typer(
 images = typer.Typer(no_args_is_help=True, help="The image of the sandboxes.")
 app.add_typer(goal_cli.app, name="goal")
 app.add_typer(repo_cli.app, name="repo")
+<<<<<<< HEAD
 app.add_typer(bench_cli.app, name="bench")
+app.add_typer(audit_cli.app, name="audit")
+=======
+app.add_typer(audit_cli.app, name="audit")
+app.add_typer(bench_cli.app, name="bench")
+>>>>>>> state
 app.add_typer(images, name="images")
+app.command()(chaos_cli.chaos)
 
 BAD_INPUT = 2
 

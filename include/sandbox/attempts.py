@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
+from include import faults
 from include.database.unit_of_work import async_transaction
 from include.errors import NotFound, SandboxFailed, Unavailable
 from include.sandbox import bubblewrap, folders, leftovers, store, workspace
@@ -80,7 +81,9 @@ class Attempts:
                 return False
             if name not in self._made:
                 await self._make(name)
+            faults.point("warden.start.before")
             await self._engine.start(name)
+            faults.point("warden.start.after")
             self._watch(name)
             await self._note_started(self._made[name])
             return True
@@ -169,6 +172,7 @@ class Attempts:
         handin = await asyncio.to_thread(_take, folder, self._settings.handins_dir, lease)
         evidence = Evidence(exit_, written, handin, self._because.get(name, ""))
         await _insist(lambda: self._store(lease, evidence))
+        faults.point("warden.evidence.after-commit")
         self._link.close(name)
         await _insist(lambda: self._engine.remove(name))
         await _insist(lambda: asyncio.to_thread(workspace.remove, folder))
@@ -180,10 +184,12 @@ class Attempts:
     async def _store(self, lease: LeaseRow, evidence: Evidence) -> None:
         async with async_transaction("warden") as connection:
             await store.store_evidence(connection, lease.id, evidence)
+            faults.point("warden.evidence.before-commit")
 
     async def _ended(self, lease: LeaseRow) -> None:
         async with async_transaction("warden") as connection:
             await store.ended(connection, lease.id)
+            faults.point("warden.end.before-commit")
 
     # -- after a restart ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from include import faults
 from include.artifacts import service as artifacts
 from include.artifacts.models import Log
 from include.database.unit_of_work import Connection
@@ -65,6 +66,7 @@ def _judge(
         return _give_up(connection, settings, row, lease, ti_id, broken, shown)
     if attempt["state"] == AttemptState.COMPLETING and lease["has_evidence"]:
         tasks.handed_in(connection, row["id"], row["epoch"])
+        faults.point("lease.handed-in.before-commit")
         return Seen("handed_in", f"Handed in: {attempt['summary'][:300]}", shown)
     if lease["revoked_at"] is not None and not lease["broken"]:
         return _revoked(connection, settings, row, lease, ti_id, shown)

@@ -92,6 +92,8 @@ class Repository:
     def hand_in(self) -> str | None:
         """Write everything after the base as a bundle to the hand-in file; the tip, or None (and no file) when nothing was committed.
 
+        Called after each commit too: the file is replaced whole, so whatever kills the sandbox, the warden finds the last whole one.
+
         Raises:
             GitFailed: the bundle could not be made; there is no file then.
         """

@@ -26,8 +26,11 @@ END $$;
 -- Rework: when it is due, and whether it goes on from an older attempt -------------------------------------------------------
 ALTER TABLE task_runs
   ADD COLUMN due_at timestamptz,       -- PENDING_RETRY: not admitted before
+  ADD COLUMN due_ti text,              -- the admit step's task instance that waits for it: another one (a person cleared it) does not wait
   ADD COLUMN resume_from int;          -- the epoch that the next attempt goes on from; null: it starts over
-ALTER TABLE attempts ADD COLUMN resumed_from int;
+ALTER TABLE attempts
+  ADD COLUMN resumed_from int,         -- the epoch whose transcript this one goes on with
+  ADD COLUMN first_turn int NOT NULL DEFAULT 1; -- the turn that its worker asks for first
 
 -- Leases: which message numbers are in, what was spent beyond a worst case -----------------------------------------------------
 ALTER TABLE leases
@@ -239,3 +242,4 @@ GRANT INSERT ON notices TO airlock_airflow, airlock_broker;
 GRANT USAGE ON SEQUENCE notices_id_seq TO airlock_airflow, airlock_broker;
 GRANT UPDATE (taken, excess_micro) ON leases TO airlock_broker;
 GRANT UPDATE (expires_at, renewed_at) ON leases TO airlock_cli;
+GRANT UPDATE (first_turn) ON attempts TO airlock_broker;

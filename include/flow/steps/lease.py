@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
+from include import faults
 from include.database.unit_of_work import pooled_transaction
 from include.errors import Unavailable
 from include.flow import watch
@@ -54,6 +55,7 @@ class LeaseTrigger(BaseTrigger):
             with watch.here().of(ti.dag_id, ti.run_id, self.task_key, str(ti.id)) as watched:
                 seen = await self._until_over(watched)
             if seen.rework is None:
+                faults.point("lease.handed-in.after-commit")
                 yield TriggerEvent({"outcome": seen.outcome, "words": seen.words})
                 return
             await ask_until_cleared(ti.dag_id, ti.run_id, str(seen.rework.id), str(ti.id))

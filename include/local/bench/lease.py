@@ -194,7 +194,8 @@ def _lateness(mine: Settings, workers: list[Worker], due: _Due) -> list[float]:
 def _pidfds(mine: Settings, workers: list[Worker]) -> dict[int, str]:
     """A descriptor of each process of each sandbox."""
     owners = {f"airlock-{worker.task_run}-1": worker.task_run for worker in workers}
-    found = {os.pidfd_open(pid): owners[name] for pid, name in leftovers.processes(folders.root(mine)).items() if name in owners}
+    there = leftovers.processes(folders.root(mine))
+    found = {os.pidfd_open(pid): task_run for name, task_run in owners.items() for pid in there.get(name, [])}
     if missing := len(workers) - len(set(found.values())):
         raise Unavailable(f"{missing} sandboxes have no process: look at the warden's log.")
     return found
