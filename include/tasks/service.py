@@ -135,7 +135,7 @@ def fail_attempt(
         ti_id: the deciding step's Airflow task-instance id.
         failure: class of the failure.
         reason: what happened, in a sentence.
-        feedback: what the next worker should know.
+        feedback: what the next worker should know; empty: the reason, if the attempt counts.
 
     Returns:
         A rework for the door to carry out, or the end of the story.
@@ -152,6 +152,7 @@ def fail_attempt(
         return _record(connection, task_run, epoch, ti_id, STEPS, row["reason"], row["feedback"])
     history = History(**connection.execute(_SQL.history, {"task_run": task_run, "epoch": epoch, "failure": failure}).fetchone() or {})
     next_ = after_failure(failure, reason, history, settings.attempts, settings.infrastructure_attempts)
+    feedback = feedback or (reason if next_.counted else row["feedback"])  # what was lost has no fault of its own: the older words stand
     end_attempt(connection, task_run, epoch, failure, reason, next_.counted)
     set_state(connection, task_run, next_.state, next_.story)
     _prepare(connection, task_run, epoch, next_, feedback)

@@ -9,7 +9,7 @@ import pytest
 
 from include.broker.rules import NOTHING_KEPT, SANDBOX_LOST, resumption
 from include.errors import BadInput
-from include.local.offline_model import turn_number
+from include.local.offline_model import Place, place_of
 from include.messages import models
 from tests.conftest import wait_until
 
@@ -218,10 +218,18 @@ FIRST = [PROMPT, said(use("1", "git_commit")), told(committed("1", A)), said(use
         ([*FIRST, told(note(A, kept=True)), said(use("3")), told(note(A, kept=False))], 2),  # twice
         ([PROMPT, said(use("1", "git_commit")), told(committed("1", A, is_error=True), note(A, kept=False))], 1),
         ([PROMPT, said(use("1")), told(committed("1", A), note(A, kept=False))], 1),  # no commit, though it looks like one
+        ([PROMPT, said(use("1", "git_commit")), told(note(B, kept=True))], 2),  # it was the turn's last call
     ],
 )
 def test_the_offline_model_says_again_what_was_lost(messages: list[dict[str, Any]], turn: int) -> None:
-    assert turn_number(messages) == turn
+    assert place_of(messages) == Place(turn)
+
+
+def test_the_offline_model_says_only_what_is_left_of_a_turn_whose_commit_was_kept() -> None:
+    lost_turn = [*FIRST[:3], said(use("2"), use("3", "git_commit"), use("4", "finish"))]
+    assert place_of([*lost_turn, told(note(B, kept=True))]) == Place(2, 2)
+    assert place_of([*lost_turn, told(note(A, kept=True))]) == Place(2, 0)
+    assert place_of([*lost_turn, told(note(B, kept=True)), said(use("5", "finish"))]) == Place(3, 0)
 
 
 def test_results_that_nobody_asked_for_are_still_refused() -> None:

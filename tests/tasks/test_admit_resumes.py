@@ -151,6 +151,17 @@ def test_red_starts_over_from_the_accepted_commit_with_feedback(world: World) ->
     assert (lease["input_commit"], lease["resumed_from"], world.row["feedback"]) == (tip, None, "The gate refused your work.")
 
 
+def test_feedback_outlives_a_loss_and_a_worker_that_gave_up_says_why(world: World) -> None:
+    world.admit()
+    world.fails(Failure.RED, "The gate refused your work.")
+    world.admit()
+    world.fails(Failure.LOST)
+    assert world.row["feedback"] == "The gate refused your work."
+    world.admit()
+    world.fails(Failure.WORKER_FAILED)
+    assert world.row["feedback"] == "it was worker_failed"
+
+
 def test_an_attempt_that_never_started_does_not_end_the_session(world: World) -> None:
     world.admit()
     tip = world.loses(turns=2, commit={"b.py": "B = 1\n"})
