@@ -32,3 +32,15 @@ def lease(
     from include.local.bench import report
 
     report.show(bench.run(count), as_json)
+
+
+@app.command()
+def state(
+    count: Annotated[int, typer.Option(help="Transitions, steps and checkpoints.", min=300)] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """One durable transition against a DBOS step and a LangGraph checkpoint, which are installed for it and removed."""
+    from include.local.bench import report
+    from include.local.bench import state as bench
+
+    report.show(bench.run(count), as_json)

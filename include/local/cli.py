@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -105,6 +106,21 @@ def logs(
     if files:
         raise typer.Exit(subprocess.run(["tail", "-n", "60", *(["-F"] if follow else []), *files], check=False).returncode)
     say(f"No logs yet in {folder}.")
+
+
+@app.command()
+def prune(
+    events_days: Annotated[int | None, typer.Option(min=1, help="Age of events, messages and notices; default: the setting.")] = None,
+    transcripts_days: Annotated[
+        int | None, typer.Option(min=1, help="Age of transcripts, logs, hand-ins, bundles; default: the setting.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Take away what has grown old of goal runs that have ended. Money, decisions, verdicts and the audit log stay."""
+    from include.local.prune import prune as prune_now
+
+    gone = prune_now(control.require_up(load().home), events_days, transcripts_days)
+    print(json.dumps(gone) if as_json else ", ".join(f"{count} {kind}" for kind, count in gone.items()))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

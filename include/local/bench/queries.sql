@@ -69,3 +69,12 @@ UPDATE leases SET revoked_at = clock_timestamp(), grace = '0 s' WHERE goal_run =
 
 -- name: living | how many leases of a goal run have not ended
 SELECT count(*) AS living FROM leases WHERE goal_run = %(run)s AND ended_at IS NULL;
+
+-- name: bench_rows | a goal run with one task run
+WITH a AS (INSERT INTO agents VALUES ('bench', 'p', 'w', 'a', '{}', 0, 0) RETURNING name),
+  p AS (INSERT INTO repositories VALUES ('bench', '/bench', false) RETURNING name),
+  g AS (INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
+    SELECT %(goal)s, 'bench', 'bench', 'bench', p.name, 'main', a.name, 1, 1, 'per_goal', 'bench', 'bench', 'bench' FROM a, p RETURNING id),
+  r AS (INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at)
+    SELECT 'gbench', id, 'bench', 'bench', 'airlock/bench', 1, clock_timestamp() FROM g RETURNING id)
+INSERT INTO task_runs (id, goal_run, key) SELECT id || '-a', id, 'a' FROM r
