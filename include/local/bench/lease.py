@@ -127,7 +127,7 @@ def _sensor(servers: Servers, run_id: str, workers: list[Worker]) -> Iterator[Ca
         sensor.stdin.flush()
 
     try:
-        wait_for("the triggers own their leases", lambda: _do(_SQL.owned_by_a_sensor, run=run_id)["owned"] == len(workers), 90)
+        wait_for("the triggers own their leases", lambda: _do(_SQL.owned_by_a_sensor, run=run_id)["owned"] == len(workers), 180)
         yield cancel
     finally:
         sensor.kill()
