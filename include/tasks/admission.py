@@ -83,7 +83,8 @@ def entry(
         return Admission("refused", words)
     if not by_person and (seconds := tasks.seconds_until_due(connection, row["id"], ti_id)):
         return Admission("wait", f"The next attempt is due in {seconds} s: {row['reason']}", "due", row["id"])
-    left = resume.left_behind(connection, row["id"], row["resume_from"]) if row["resume_from"] else None
+    source = resume.goes_on_from(connection, row)
+    left = resume.left_behind(connection, row["id"], source) if source else None
     if left is not None and not left.over:
         return Admission("wait", f"Attempt {left.epoch} is being ended; what it committed is kept.", "over", str(left.lease))
     node = leases.find_room(connection)
