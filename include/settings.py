@@ -61,6 +61,12 @@ class Settings(BaseModel):
     test_timeout_s: int = Field(default=600, description="Seconds a verification's or a worker's test run may take.")
     model_timeout_s: int = Field(default=600, description="Seconds a model call may take.")
     model_attempts: int = Field(default=4, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
+    keep_events_days: int = Field(
+        default=90, ge=1, description="Days after a goal run's end until its events, messages and notices are pruned."
+    )
+    keep_transcripts_days: int = Field(
+        default=30, ge=1, description="Days after a goal run's end until its transcripts, logs, hand-ins and bundles are pruned."
+    )
     corpora: str = Field(default="", description="Folder of foreign test inputs; default ../shared/corpora beside this code.")
 
     # -- derived -------------------------------------------------------------------------------------------------------

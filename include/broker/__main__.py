@@ -187,6 +187,8 @@ class Broker:
         return None
 
     async def _after_commit(self, taken: inbox.Taken) -> None:
+        if taken.queued:
+            self.process.wake["outbox"].set()
         if taken.refused:
             await self.process.streams.bury(taken.refused)
             self._paused.update({entry.task_run: time.monotonic() + PAUSE_S for entry, _ in taken.refused})
@@ -196,8 +198,6 @@ class Broker:
         for entry in gone:
             self._held.pop((entry.task_run, entry.stream_id), None)
         self._held.update({(entry.task_run, entry.stream_id): entry for entry in taken.held})
-        if taken.queued:
-            self.process.wake["outbox"].set()
         if taken.asked:
             self.process.wake["answers"].set()
 

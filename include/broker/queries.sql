@@ -21,60 +21,60 @@ WHERE l.kind = 'work' AND l.ended_at IS NULL AND l.task_run = ANY(%(task_runs)s)
 
 -- name: take_messages | insert first: what comes back is new, everything else was taken before
 INSERT INTO processed_messages (task_run, epoch, seq, idempotency_key, message_id, type, body_sha256)
-SELECT * FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[], %(keys)s::text[], %(ids)s::uuid[], %(types)s::text[],
-                     %(digests)s::text[])
+SELECT * FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(seqs)b::bigint[], %(keys)b::text[], %(ids)b::uuid[], %(types)b::text[],
+                     %(digests)b::text[])
 ON CONFLICT DO NOTHING RETURNING task_run, epoch, seq;
 
 -- name: taken | what was taken before under these numbers; of heartbeats only the number is kept
 SELECT p.task_run, p.epoch, p.seq, p.idempotency_key, p.body_sha256, p.message_id
-FROM processed_messages p JOIN unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[]) AS w(task_run, epoch, seq)
+FROM processed_messages p JOIN unnest(%(task_runs)b::text[], %(epochs)b::int[], %(seqs)b::bigint[]) AS w(task_run, epoch, seq)
   USING (task_run, epoch, seq);
 
 -- name: keep_numbers | the numbers are in, and each is a sign of life: one update a lease
 UPDATE leases l SET heartbeat_at = clock_timestamp(), taken = l.taken + n.numbers
-FROM (SELECT lease, range_agg(int8range(seq, seq + 1)) AS numbers FROM unnest(%(leases)s::uuid[], %(seqs)s::bigint[]) AS w(lease, seq)
+FROM (SELECT lease, range_agg(int8range(seq, seq + 1)) AS numbers FROM unnest(%(leases)b::uuid[], %(seqs)b::bigint[]) AS w(lease, seq)
       GROUP BY lease) AS n
 WHERE l.id = n.lease;
 
 -- name: move_attempts | as move_attempt, of many
-UPDATE attempts a SET state = %(to)s FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch)
+UPDATE attempts a SET state = %(to)s FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
 WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.state = ANY(%(from)s);
 
 -- name: move_tasks | as move_task, of many
-UPDATE task_runs t SET state = %(to)s, updated_at = clock_timestamp() FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch)
+UPDATE task_runs t SET state = %(to)s, updated_at = clock_timestamp() FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
 WHERE t.id = w.task_run AND t.epoch = w.epoch AND t.state = ANY(%(from)s);
 
 -- name: say_steps | the workers' own words
-UPDATE attempts a SET step = w.step FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(steps)s::text[]) AS w(task_run, epoch, step)
+UPDATE attempts a SET step = w.step FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(steps)b::text[]) AS w(task_run, epoch, step)
 WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.step <> w.step;
 
 -- name: milestones | events that a person may want to see
 INSERT INTO task_events (machine, subject, kind, detail)
 SELECT 'attempt', task_run || '/' || epoch::text, 'milestone', detail
-FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(details)s::text[]) WITH ORDINALITY AS w(task_run, epoch, detail, place) ORDER BY place;
+FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(details)b::text[]) WITH ORDINALITY AS w(task_run, epoch, detail, place) ORDER BY place;
 
 -- name: keep_artifacts | as the workers saw them: hints
 INSERT INTO artifacts (id, goal_run, task_run, epoch, type, source, sha256, data)
 SELECT id, goal_run, task_run, epoch, type, 'worker', sha256, data::jsonb
-FROM unnest(%(ids)s::uuid[], %(goal_runs)s::text[], %(task_runs)s::text[], %(epochs)s::int[], %(types)s::text[], %(digests)s::text[], %(datas)s::text[])
+FROM unnest(%(ids)b::uuid[], %(goal_runs)b::text[], %(task_runs)b::text[], %(epochs)b::int[], %(types)b::text[], %(digests)b::text[], %(datas)b::text[])
   AS w(id, goal_run, task_run, epoch, type, sha256, data);
 
 -- name: keep_questions | until they are answered
 INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)
 SELECT id, task_run, epoch, question, options::jsonb, context, urgency
-FROM unnest(%(ids)s::uuid[], %(task_runs)s::text[], %(epochs)s::int[], %(questions)s::text[], %(options)s::text[], %(contexts)s::text[],
-            %(urgencies)s::text[]) AS w(id, task_run, epoch, question, options, context, urgency);
+FROM unnest(%(ids)b::uuid[], %(task_runs)b::text[], %(epochs)b::int[], %(questions)b::text[], %(options)b::text[], %(contexts)b::text[],
+            %(urgencies)b::text[]) AS w(id, task_run, epoch, question, options, context, urgency);
 
 -- name: record_decisions | who decided, on what
 INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
 SELECT id, goal_run, task_run, epoch, action, decision, 'broker', ARRAY[%(rule)s::text], reason, %(policy_sha256)s, inputs::jsonb
-FROM unnest(%(ids)s::uuid[], %(goal_runs)s::text[], %(task_runs)s::text[], %(epochs)s::int[], %(actions)s::text[], %(decisions)s::text[],
-            %(reasons)s::text[], %(inputs)s::text[]) AS w(id, goal_run, task_run, epoch, action, decision, reason, inputs);
+FROM unnest(%(ids)b::uuid[], %(goal_runs)b::text[], %(task_runs)b::text[], %(epochs)b::int[], %(actions)b::text[], %(decisions)b::text[],
+            %(reasons)b::text[], %(inputs)b::text[]) AS w(id, goal_run, task_run, epoch, action, decision, reason, inputs);
 
 -- name: audit_refused | one entry an attempt and batch
 INSERT INTO audit_log (actor, action, subject, detail)
 SELECT 'broker/' || %(agent)s, 'messages.refused', subject, jsonb_build_object('count', number, 'reason', reason)
-FROM unnest(%(subjects)s::text[], %(numbers)s::int[], %(reasons)s::text[]) AS w(subject, number, reason);
+FROM unnest(%(subjects)b::text[], %(numbers)b::int[], %(reasons)b::text[]) AS w(subject, number, reason);
 
 -- name: move_attempt | to the first state if it is in one of those
 UPDATE attempts SET state = %(to)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
@@ -222,7 +222,7 @@ UPDATE model_calls SET state = %(state)s, cost_micro = %(cost)s, input_tokens = 
   cache_read_tokens = %(cache_read)s, cache_write_tokens = %(cache_write)s, http_attempts = %(attempts)s, error = %(error)s,
   settled_at = clock_timestamp()
 WHERE id = %(id)s AND state IN ('reserved', 'sent') AND owner = %(owner)s
-RETURNING id, goal_run, task_run, lease, reserved_micro;
+RETURNING id, agent, goal_run, task_run, lease, reserved_micro;
 
 -- name: settle_goal_run | the worst case back, the cost kept
 UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s;
@@ -230,6 +230,23 @@ UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = 
 -- name: settle_lease | the worst case back, cost and tokens kept
 UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
 WHERE id = %(lease)s;
+
+-- name: add_excess | real cost beyond the reserved worst case breaks the lease
+UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s;
+
+-- name: spent | what a call's lease, goal run and agent have spent, without what is only reserved
+SELECT 'lease:' || id AS key, 'the lease of ' || task_run || ', attempt ' || epoch AS what, spent_micro AS spent, max_micro AS most
+FROM leases WHERE id = %(lease)s
+UNION ALL SELECT 'goal:' || id, 'the budget of goal run ' || id, spent_micro, budget_micro FROM goal_runs WHERE id = %(goal_run)s
+UNION ALL SELECT 'day:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM-DD'), 'the day of agent ' || a.name, s.day, a.day_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS day FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('day', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s
+UNION ALL SELECT 'month:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM'), 'the month of agent ' || a.name, s.month, a.month_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS month FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s;
+
+-- name: warn | the same thing is told once
+INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, 'warning', %(goal_run)s, %(task_run)s, %(words)s) ON CONFLICT (key) DO NOTHING;
 
 -- name: settle_task_run | what the task has cost over all its attempts
 UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s;

@@ -46,6 +46,31 @@ def worst_input_tokens(body: dict[str, Any], counted: int | None) -> int:
     return len(json.dumps(body, ensure_ascii=False).encode())
 
 
+WARN_SHARE = 80
+"""Of a budget, in percent: so much spent is told as a warning."""
+
+
+def warning(what: str, spent: int, most: int) -> str | None:
+    """What people are told when a budget is nearly spent; None: there is nothing to tell.
+
+    Args:
+        what: the budget, in words.
+        spent: settled so far, in micro-USD.
+        most: the budget, in micro-USD.
+    """
+    if not spent or spent * 100 < most * WARN_SHARE:
+        return None
+    return f"${spent / 1e6:.4f} of ${most / 1e6:.4f} is spent of {what}. When all of it is, no further model call is made."
+
+
+def excess_words(model: str, address: str, cost: int, worst: int) -> str:
+    """What people are told of a call that cost more (micro-USD) than its worst case."""
+    return (
+        f"The call {address} of {model} cost ${cost / 1e6:.4f}, more than its worst case of ${worst / 1e6:.4f}, which is what was booked. "
+        "Compare the model's prices with include/broker/prices.yaml."
+    )
+
+
 class Limit(NamedTuple):
     """One bound of spending: what it is called, how much of it there is, what is used or reserved of it."""
 

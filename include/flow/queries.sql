@@ -68,7 +68,7 @@ LEFT JOIN leases l ON l.task_run = t.id AND l.epoch = t.epoch AND l.kind = 'work
 LEFT JOIN evidence e ON e.lease = l.id
 CROSS JOIN LATERAL (SELECT ROW(t.state, t.epoch, a.state, a.failure, a.finished_at, l.id, l.ti_id = w.ti_id, l.revoked_at, l.ended_at, e.lease,
   l.revoked_at + l.grace + make_interval(secs => %(patience)s) <= clock_timestamp(),
-  CASE WHEN l.id IS NOT NULL THEN standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(calm)s)) END,
+  CASE WHEN l.id IS NOT NULL THEN standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(silence)s)) END,
   (SELECT max(m.id) FROM task_events m WHERE m.machine = 'attempt' AND m.subject = t.id || '/' || t.epoch::text AND m.kind = 'milestone')
   )::text AS print OFFSET 0) AS f
 WHERE f.print IS DISTINCT FROM w.print

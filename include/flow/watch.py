@@ -30,6 +30,7 @@ STAMP_S: Final = 1.0
 CALM_DOWN_S: Final = 0.1
 """Between two questions, however many notifications come."""
 AGAIN_S: Final = 0.5
+FOR_EVER_S: Final = 10 * 365 * 86400.0
 LOOKS_AT_ONCE: Final = 4
 CHANNELS: Final = ("airlock_state", "leases", "evidence")
 _SQL = load(__file__)
@@ -83,6 +84,13 @@ class Watch:
         self._busy = asyncio.Lock()  # held while a statement that may stamp is under way
         self._stamped_at = 0.0
         self._running: asyncio.Task[None] | None = None
+        self._calm_until = 0.0
+
+    @property
+    def calm_s(self) -> float:
+        """The calm after a start of PostgreSQL; within one after an outage that we saw (its recovery may take long): for ever."""
+        calm = asyncio.get_running_loop().time() < self._calm_until
+        return FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
 
     @contextlib.contextmanager
     def of(self, dag_id: str, run_id: str, key: str, ti_id: str) -> Any:
@@ -118,7 +126,8 @@ class Watch:
                     while True:
                         await self._tick(connection)
             except (psycopg.Error, OSError) as error:
-                log.warning("PostgreSQL does not answer (%s). Still watching %d.", str(error).strip(), len(self._all))
+                log.warning("PostgreSQL does not answer (%s). Still watching %d.", str(error).strip().partition("\n")[0], len(self._all))
+                self._calm_until = asyncio.get_running_loop().time() + self._settings.heartbeat_timeout_s
             except Exception:
                 log.exception("The watch stumbled; it goes on.")
             await asyncio.sleep(AGAIN_S)
@@ -136,7 +145,8 @@ class Watch:
                 await connection.execute(_SQL.stamp, _columns(everyone))
                 self._stamped_at = now
             prints = [watched.print for watched in everyone]
-            values = {**_columns(everyone), "prints": prints, "calm": self._settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+            terms = {"calm": self.calm_s, "silence": self._settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+            values = {**_columns(everyone), **terms, "prints": prints}
             rows = await (await connection.execute(_SQL.changed, values)).fetchall()
         for row in rows:
             everyone[row["number"] - 1].call(row["print"])

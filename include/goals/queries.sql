@@ -60,3 +60,16 @@ SELECT t.key, t.state, t.reason, t.epoch, t.merged_commit, t.spent_micro,
        (SELECT COALESCE(sum(input_tokens + output_tokens), 0) FROM model_calls c WHERE c.task_run = t.id) AS tokens,
        (SELECT COALESCE(bool_or(offline), false) FROM model_calls c WHERE c.task_run = t.id) AS offline
 FROM task_runs t WHERE t.goal_run = %(goal_run)s ORDER BY t.created_at
+
+-- name: prune | one batch of ended goal runs; "runs" is 0 when nothing is left to do
+SELECT prune(make_interval(days => %(events)s), make_interval(days => %(transcripts)s), %(most)s) AS counts
+
+-- name: needed_handins | of these leases those whose sandbox or goal run has not ended, or not long ago
+SELECT l.id::text AS name FROM leases l LEFT JOIN goal_runs r ON r.id = l.goal_run
+WHERE l.id::text = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT NULL AND r.ended_at IS NULL)
+  OR r.ended_at >= clock_timestamp() - make_interval(days => %(days)s))
+
+-- name: needed_bundles | of these commits those that a lease begins from whose sandbox or goal run has not ended, or not long ago
+SELECT DISTINCT l.input_commit AS name FROM leases l LEFT JOIN goal_runs r ON r.id = l.goal_run
+WHERE l.input_commit = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT NULL AND r.ended_at IS NULL)
+  OR r.ended_at >= clock_timestamp() - make_interval(days => %(days)s))

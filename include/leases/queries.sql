@@ -30,7 +30,7 @@ WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURN
 
 -- name: work_lease | the lease of one attempt, with its evidence
 SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
-       standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(calm)s)) AS standing,
+       standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(silence)s)) AS standing,
        l.revoked_at + l.grace + make_interval(secs => %(patience)s) <= clock_timestamp() AS past_patience,
        l.revoked_at IS NULL AND l.ended_at IS NULL AND l.watched_at > clock_timestamp() - interval '3 seconds' AS watched
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id

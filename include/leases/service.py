@@ -88,9 +88,19 @@ def grant_verify(
     return Grant(lease, sandbox, node["name"], node["rung"])
 
 
-def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int) -> dict[str, Any] | None:
-    """The lease of one attempt joined with its evidence (see the query), or None."""
-    values = {"task_run": task_run, "epoch": epoch, "calm": settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int, calm_s: float | None = None) -> dict[str, Any] | None:
+    """The lease of one attempt joined with its evidence (see the query), or None.
+
+    Args:
+        calm_s: for how long after an outage nothing expires; default: the heartbeat timeout.
+    """
+    values = {
+        "task_run": task_run,
+        "epoch": epoch,
+        "calm": settings.heartbeat_timeout_s if calm_s is None else calm_s,
+        "silence": settings.heartbeat_timeout_s,
+        "patience": WARDEN_PATIENCE_S,
+    }
     return connection.execute(_SQL.work_lease, values).fetchone()
 
 

@@ -13,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 MAX_BODY_BYTES = 256 * 1024
+Strict = Annotated[int, Field(strict=True)]
+"""A whole number: not "1", 1.0 or true."""
 
 
 class Wire(BaseModel):
@@ -41,7 +43,7 @@ class Heartbeat(Wire):
 class LlmRequest(Wire):
     """The next model turn. Only what is new: results of the tools that the last response asked for (empty at turn 1)."""
 
-    turn: int = Field(ge=1)
+    turn: Strict = Field(ge=1)
     results: list[dict[str, Any]] = Field(description="Messages API tool_result blocks.")
 
 
@@ -113,9 +115,9 @@ class TaskCancel(Wire):
 
 
 class LlmError(Wire):
-    """Why there is no response. ``unknown``: nobody knows whether the model answered, ask again; all others end the attempt."""
+    """Why there is no response. ``unknown``: nobody knows if the model answered; ``lost``: the broker died over it. Both: ask again."""
 
-    kind: Literal["budget", "model", "away", "unknown"]
+    kind: Literal["budget", "model", "away", "unknown", "lost"]
     message: str
 
 
@@ -165,16 +167,16 @@ class Receipt(Wire):
 
 
 class Envelope(Wire):
-    """What every message carries. ``seq`` rises by one per direction and attempt, from 1."""
+    """What every message carries. ``v`` is 1; ``seq`` rises by one per direction and attempt, from 1."""
 
-    v: Literal[1] = 1
+    v: Strict = Field(ge=1, le=1)
     id: UUID
     task_id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    epoch: int = Field(ge=1)
+    epoch: Strict = Field(ge=1)
     reply_to: UUID | None
     ts: AwareDatetime
     idempotency_key: str = Field(min_length=1, max_length=200)
-    seq: int = Field(ge=1, lt=2**53)
+    seq: Strict = Field(ge=1, lt=2**53)
 
 
 def _envelope(direction: str, type_: str, payload: type[Wire]) -> type[Envelope]:

@@ -1,11 +1,11 @@
 -- name: lock_outboxes | one writer at a time an attempt, so that numbers have no gap and ids follow the commits; always in this order
 SELECT pg_advisory_xact_lock(hashtextextended('outbox ' || task_run || '/' || epoch::text, 0))
-FROM (SELECT * FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch) ORDER BY task_run COLLATE "C", epoch OFFSET 0) AS ordered;
+FROM (SELECT * FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch) ORDER BY task_run COLLATE "C", epoch OFFSET 0) AS ordered;
 
 -- name: last_messages | the last number of each attempt and its key; an attempt whose keys are gone is over, and not among them
 SELECT l.task_run, l.epoch, k.in_key,
   COALESCE((SELECT max(o.seq) FROM outbox o WHERE o.task_run = l.task_run AND o.epoch = l.epoch), 0) AS last
-FROM unnest(%(task_runs)s::text[], %(epochs)s::int[]) AS w(task_run, epoch)
+FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
 JOIN leases l ON l.kind = 'work' AND l.task_run = w.task_run AND l.epoch = w.epoch JOIN attempt_keys k ON k.lease = l.id;
 
 -- name: known_keys | of these, what was queued before
@@ -14,8 +14,8 @@ SELECT idempotency_key FROM outbox WHERE idempotency_key = ANY(%(keys)s);
 -- name: queue_messages | into the outbox, ids in the order of the numbers
 INSERT INTO outbox (agent, task_run, epoch, seq, idempotency_key, type, body, signature)
 SELECT %(agent)s, task_run, epoch, seq, key, type, body, signature
-FROM unnest(%(task_runs)s::text[], %(epochs)s::int[], %(seqs)s::bigint[], %(keys)s::text[], %(types)s::text[], %(bodies)s::bytea[],
-            %(signatures)s::text[]) WITH ORDINALITY AS w(task_run, epoch, seq, key, type, body, signature, place) ORDER BY place;
+FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(seqs)b::bigint[], %(keys)b::text[], %(types)b::text[], %(bodies)b::bytea[],
+            %(signatures)b::text[]) WITH ORDINALITY AS w(task_run, epoch, seq, key, type, body, signature, place) ORDER BY place;
 
 -- name: lock_sender | one sender at a time an agent, so that messages keep their order
 SELECT pg_try_advisory_xact_lock(hashtextextended('sender ' || %(agent)s, 0)) AS mine;

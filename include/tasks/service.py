@@ -148,6 +148,8 @@ def fail_attempt(
         return decided
     if row["state"] in _RESTS:
         return GaveUp(TaskRunState(row["state"]), row["reason"])
+    if row["state"] == TaskRunState.PENDING_RETRY:  # another step saw the same end first: its decision stands, and counts once
+        return _record(connection, task_run, epoch, ti_id, STEPS, row["reason"], row["feedback"])
     history = History(**connection.execute(_SQL.history, {"task_run": task_run, "epoch": epoch, "failure": failure}).fetchone() or {})
     next_ = after_failure(failure, reason, history, settings.attempts, settings.infrastructure_attempts)
     feedback = feedback or (reason if next_.counted else row["feedback"])  # what was lost has no fault of its own: the older words stand

@@ -15,7 +15,7 @@ from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import AttemptState, Failure, Rework, TaskRunState
 
-_INCIDENTS = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.LEASE_BROKEN, Failure.BUDGET})
+_INCIDENTS = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.MODEL_AWAY, Failure.LEASE_BROKEN, Failure.BUDGET})
 
 
 class Seen(NamedTuple):
@@ -28,18 +28,19 @@ class Seen(NamedTuple):
     epoch: int = 0
 
 
-def look(connection: Connection, settings: Settings, goal_run: str, key: str, ti_id: str, after: int) -> Seen:
+def look(connection: Connection, settings: Settings, goal_run: str, key: str, ti_id: str, after: int, calm_s: float) -> Seen:
     """Look once, stamp the attempt as watched, and decide if something is over.
 
     Args:
         ti_id: the lease step's Airflow task-instance id; it owns the lease from the first look on.
         after: id of the last milestone that was shown.
+        calm_s: for how long after an outage nothing expires or is silent.
     """
     row = tasks.lock(connection, goal_run, key)
-    return _look(connection, settings, row, ti_id, after)._replace(epoch=row["epoch"])
+    return _look(connection, settings, row, ti_id, after, calm_s)._replace(epoch=row["epoch"])
 
 
-def _look(connection: Connection, settings: Settings, row: dict[str, Any], ti_id: str, after: int) -> Seen:
+def _look(connection: Connection, settings: Settings, row: dict[str, Any], ti_id: str, after: int, calm_s: float) -> Seen:
     shown = tasks.milestones(connection, row["id"], row["epoch"], after)
     state = TaskRunState(row["state"])
     if state is TaskRunState.COMPLETED:
@@ -48,7 +49,7 @@ def _look(connection: Connection, settings: Settings, row: dict[str, Any], ti_id
         return Seen("handed_in", "The work is handed in.", shown)
     if state in (TaskRunState.FAILED, TaskRunState.ESCALATED, TaskRunState.CANCELLED):
         return Seen("gave_up", f"{state}: {row['reason']}", shown)
-    lease = leases.work_lease(connection, settings, row["id"], row["epoch"]) if row["epoch"] else None
+    lease = leases.work_lease(connection, settings, row["id"], row["epoch"], calm_s) if row["epoch"] else None
     if lease is None:
         return Seen("gave_up", "No attempt was admitted. Clear the whole group, so that admit runs first.", shown)
     leases.watch(connection, lease["id"], ti_id)

@@ -30,6 +30,10 @@ RULES = {
 }
 
 
+ASKS = {"unknown": 2, "lost": 10}
+"""How often a turn is asked for: after silence or an error of an unknown kind, and after the broker died over it."""
+
+
 class Complete(NamedTuple):
     """The model says that the task is done."""
 
@@ -80,13 +84,14 @@ def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools, first_t
 
 
 def _ask(conversation: Conversation, number: int, results: list[dict[str, Any]]) -> Turn | Failed:
-    """The model's turn. An error of an unknown kind, or silence, is met by one more question, as a message of its own; then it is away."""
-    failed = Failed("away", "")
-    for _ in range(2):
+    """The model's turn. What stands in ASKS is met by one more question, as a message of its own; then the model is away."""
+    failed, asks = Failed("away", ""), dict.fromkeys(ASKS, 0)
+    while all(asks[kind] < most for kind, most in ASKS.items()):
         try:
             reply = conversation.ask("llm.request", {"turn": number, "results": results}, conversation.timing.model)
         except NoAnswer as error:
             failed = Failed("away", str(error))
+            asks["unknown"] += 1
             continue
         error_kind, message = _error(reply.payload)
         if error_kind is None:
@@ -94,6 +99,7 @@ def _ask(conversation: Conversation, number: int, results: list[dict[str, Any]])
         if error_kind in ENDING_ERRORS:
             return Failed(error_kind, message)
         failed = Failed("away", message)
+        asks["lost" if error_kind == "lost" else "unknown"] += 1
     return failed
 
 

@@ -32,6 +32,7 @@ GIT = ("git", "-c", "user.name=E2E", "-c", "user.email=e2e@airlock.invalid", "-c
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--times", type=int, default=TIMES,
                      help="tests/e2e/test_people.py: play every action at every place so many times; 0: the short run.")  # fmt: skip
+    parser.addoption("--cells", default="", help="tests/e2e/test_people.py: only those that this regular expression is found in.")
     parser.addoption("--people-json", default="", help="tests/e2e/test_people.py: write its table to this file as JSON.")
 
 
@@ -120,6 +121,8 @@ def _stack(engine: str, **variables: str) -> Iterator[Stack]:
     yield stack
     leftovers = stack.run("doctor", "--leftovers")
     down = stack.run("down")
+    if "AIRLOCK_TEST_KEEP_LOGS" in os.environ:
+        shutil.copytree(home, os.environ["AIRLOCK_TEST_KEEP_LOGS"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "run"))
     shutil.rmtree(home, ignore_errors=True)
     assert leftovers.returncode == 0, leftovers.stdout
     assert down.returncode == 0, down.stdout + down.stderr

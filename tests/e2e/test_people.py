@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,9 @@ def _stand(stack: Stack, folder: Path) -> Iterator[Stand]:
     before = os.environ.get("AIRLOCK_HOME")
     os.environ["AIRLOCK_HOME"] = str(stack.home)
     settings_module.settings.cache_clear()
-    yield Stand(stack, _repository(folder / "people"))
+    stand = Stand(stack, _repository(folder / "people"))
+    yield stand
+    stand.commands.shutdown()
     if before is None:
         del os.environ["AIRLOCK_HOME"]
     else:
@@ -59,33 +62,28 @@ def _git(path: Path, *arguments: str) -> str:
     return subprocess.run([*GIT, *arguments], cwd=path, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def play(stand: Stand, trials: list[Trial], capacity: int) -> list[Trial]:
-    """Give each trial a base branch of its own, so that landings do not wait for each other; play; print the table."""
+def play(stand: Stand, trials: list[Trial], capacity: int, target: str = "") -> None:
+    """Give each trial a base branch of its own, so that landings do not wait for each other; play; print the table, and write it."""
     for number, trial in enumerate(trials):
         trial.branch = f"t{number}"
         trial.base = _git(stand.path, "rev-parse", "sleepy" if trial.place == "verify" else "main")
         _git(stand.path, "branch", trial.branch, trial.base)
     for number in range(capacity):
         _git(stand.path, "branch", f"filler-{number}", "main")
-    matrix.play(stand, trials, capacity)
+
+    def told(done: list[Trial]) -> None:
+        if target:
+            problems = {trial.name: trial.problems for trial in done if trial.problems}
+            words = {
+                "engine": stand.stack.environment["AIRLOCK_ENGINE"],
+                "trials": len(done),
+                "cells": matrix.rows(done),
+                "problems": problems,
+            }
+            Path(target).write_text(json.dumps(words, indent=1))
+
+    matrix.play(stand, trials, capacity, told)
     print("\n" + matrix.text(matrix.rows(trials)))
-    return trials
-
-
-def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
-    times = request.config.getoption("--times", default=TIMES)
-    trials = play(stand, matrix.all_cells(times) if times else matrix.diagonal(), CAPACITY)
-    if target := request.config.getoption("--people-json", default=""):
-        told = {"engine": "bubblewrap", "trials": len(trials), "cells": matrix.rows(trials),
-                "problems": {trial.name: trial.problems for trial in trials if trial.problems}}  # fmt: skip
-        Path(target).write_text(json.dumps(told, indent=1))
-    bad = [f"{trial.name}: {problem}" for trial in trials for problem in trial.problems]
-    assert not bad, "\n".join(bad)
-
-
-@pytest.mark.docker
-def test_the_same_in_containers(docker_stand: Stand) -> None:
-    trials = play(docker_stand, matrix.diagonal(), 4)
     bad = [f"{trial.name}: {problem}" for trial in trials for problem in trial.problems]
     assert not bad, "\n".join(bad)
 
@@ -121,3 +119,16 @@ def test_a_goal_that_no_run_carries_comes_to_its_end(stand: Stand) -> None:
 
 def state(stand: Stand, trial: Trial) -> str:
     return str(stand.sql("SELECT state FROM goal_runs WHERE id = %s", trial.goal_run)[0]["state"])
+
+
+def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
+    times = request.config.getoption("--times", default=TIMES)
+    trials = matrix.all_cells(times) if times else matrix.diagonal()
+    if cells := request.config.getoption("--cells", default=""):
+        trials = [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
+    play(stand, trials, CAPACITY, request.config.getoption("--people-json", default=""))
+
+
+@pytest.mark.docker
+def test_the_same_in_containers(docker_stand: Stand) -> None:
+    play(docker_stand, matrix.diagonal(), 4)

@@ -293,7 +293,7 @@ def test_r5_control_without_the_outbox_answers_are_lost(streams: tuple[Server, P
     worker.put(body, signature)
     wait_until(
         "it is taken and answered",
-        lambda: worker.inbox() and yard.rows("SELECT FROM outbox WHERE type = 'permission.grant' AND sent_at IS NOT NULL"),
+        lambda: worker.inbox() and yard.rows("SELECT 1 AS sent FROM outbox WHERE type = 'permission.grant' AND sent_at IS NOT NULL"),
     )
     server.kill(lambda: shutil.rmtree(folder / "appendonlydir"))
     wait_until("the stream server is empty", lambda: not worker.inbox())

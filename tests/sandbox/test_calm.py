@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
 
 from include.clock import new_id
+from include.database.unit_of_work import transaction
 from include.flow.steps.lease import LeaseTrigger
+from include.leases import service as leases
 from include.settings import Settings
 from tests.conftest import free_port, wait_until
 from tests.leases.world import run, with_settings
 from tests.sandbox.conftest import COMMIT, Node, own_home
+from tests.sandbox.test_ends import inside
 
 TIMEOUT_S = 6
 AWAY_S = 10
@@ -148,7 +152,11 @@ def play(node: Node, outage: Callable[[Node, Broker], None]) -> dict[str, Any]:
         wait_until("both pulses beat", lambda: node.one("SELECT 1 AS one WHERE (SELECT count(*) FROM pulses) >= 2 OR EXISTS (SELECT FROM pg_rules"
                                                         " WHERE tablename = 'pulses')"))  # fmt: skip
         outage(node, broker)
-        time.sleep(TIMEOUT_S / 2)
+        heard = (
+            "SELECT 1 AS one FROM leases WHERE id = %s AND (revoked_at IS NOT NULL OR clock_timestamp() - heartbeat_at < interval '1 s')"
+        )
+        wait_until("it is heard again, or it is broken", lambda: node.one(heard, lease))
+        time.sleep(1)
 
     try:
         watched(node, task_run, scene)
@@ -197,3 +205,17 @@ def test_a_silent_worker_is_revoked_while_all_is_well(quick: Node) -> None:
         assert quick.ended(lease)["because"].startswith("revoked: No heartbeat")
     finally:
         quick.program(TALKER)
+
+
+def test_an_extended_lease_lives_on(quick: Node) -> None:
+    """Beyond its first end, and no longer than to its second: the sandbox's own timeout does not stand in the way."""
+    quick.do("DELETE FROM pulses WHERE name = 'broker/jarvis'")  # else it counts as away: nothing would expire
+    quick.do("UPDATE goal_runs SET deadline_at = clock_timestamp() + interval '1 h'")
+    lease, name = quick.lease("work", 8)
+    quick.run(name)
+    with transaction("cli") as connection:
+        end = leases.renew(connection, UUID(lease), 8, "ada", "a test")
+    time.sleep(10)
+    assert inside(quick, name)
+    evidence = quick.ended(lease)
+    assert end is not None and evidence["because"] == "expired" and evidence["created_at"] >= end

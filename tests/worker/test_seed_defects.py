@@ -82,10 +82,11 @@ def test_d6_a_model_call_may_take_longer_than_a_question(attempt):
 
 
 @pytest.mark.parametrize(
-    ("kind", "failure", "asked"), [("budget", "budget", 1), ("model", "model", 1), ("away", "away", 1), ("unknown", "away", 2)]
+    ("kind", "failure", "asked"),
+    [("budget", "budget", 1), ("model", "model", 1), ("away", "away", 1), ("unknown", "away", 2), ("lost", "away", 10)],
 )
 def test_d6_an_error_reply_is_an_ending(attempt, kind, failure, asked):
-    run = attempt([error(kind), error(kind)]).run()
+    run = attempt([error(kind)] * max(2, asked)).run()
     assert run.ending["type"] == "task.failed" and run.ending["payload"] == {"kind": failure, "reason": f"because {kind}"}
     requests = run.broker.of("llm.request")
     assert len(requests) == asked and len({each["idempotencyKey"] for each in requests}) == asked

@@ -29,6 +29,9 @@ class Step(BaseOperator):
         task_key: key of the plan's task; empty for the steps of the whole goal.
     """
 
+    epoch: int | None = None
+    """Of the attempt that this process works for, once it knows."""
+
     def __init__(self, *, task_key: str = "", **kwargs: Any) -> None:
         kwargs = {**RETRIES, **kwargs}
         super().__init__(**kwargs)
@@ -43,7 +46,7 @@ class Step(BaseOperator):
         try:
             return until_done(self, lambda: self.advance(context))
         except Stopped:
-            leave(context["ti"], self.log)
+            leave(context["ti"], self.log, self.epoch)
 
     def resume(self, context: Any, event: Any = None) -> Any:  # noqa: ARG002 - the event only says that waiting is over
         """Go on after a deferral."""

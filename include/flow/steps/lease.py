@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator
@@ -63,7 +64,7 @@ class LeaseTrigger(BaseTrigger):
         while True:
             await watched.changed()
             try:
-                seen = await watched.look(self._look)
+                seen = await watched.look(partial(self._look, watched.watch.calm_s))
             except Unavailable as error:
                 self.log.warning("%s Still watching.", error)
                 watched.again()
@@ -72,11 +73,11 @@ class LeaseTrigger(BaseTrigger):
             if seen.outcome != "working":
                 return seen
 
-    def _look(self) -> Seen:
+    def _look(self, calm_s: float) -> Seen:
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after)
+            return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after, calm_s)
 
     def _show(self, seen: Seen) -> None:
         if seen.epoch != self._epoch and seen.epoch:
@@ -103,9 +104,10 @@ class LeaseTrigger(BaseTrigger):
             return
         if state in (None, "cleared"):
             await asyncio.sleep(TAKEOVER_S)
-        await asyncio.get_running_loop().run_in_executor(here.threads, self._killed, left_at)
+        await asyncio.get_running_loop().run_in_executor(here.threads, self.revoke, left_at)
 
-    def _killed(self, left_at: datetime) -> None:
+    def revoke(self, left_at: datetime) -> None:
+        """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)

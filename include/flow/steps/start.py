@@ -12,7 +12,7 @@ from docker.errors import APIError
 from include.database.unit_of_work import transaction
 from include.errors import SandboxFailed, Unavailable
 from include.flow.steps.base import RETRIES
-from include.flow.taken import Stopped, leave, stop
+from include.flow.taken import Stopped, leave, settle, stop
 from include.sandbox import service
 from include.settings import settings
 
@@ -47,10 +47,12 @@ class StartStep(DockerOperator):
             self.log.info("%s has no live lease any more; the next step decides.", self.task_key)
             return
         self.docker_url = f"unix://{settings().warden_socket}"
+        epoch = int(self.container_name.rpartition("-")[2])
         try:
             self._with_patience(lambda: super(StartStep, self).execute(context))
+            settle(ti, self.log, epoch)  # marked in this moment: Airflow's word to stop would come too late
         except Stopped:
-            leave(ti, self.log)
+            leave(ti, self.log, epoch)
 
     def _run_image_with_mounts(self, target_mounts: Any, add_tmp_variable: bool) -> None:  # noqa: ARG002 - the warden knows the mounts
         """Create or adopt, start, and do not wait."""

@@ -22,19 +22,17 @@ from include.tasks.models import Failure, TaskRunState
 class VerifyStep(Step):
     """Ends when the verdict is green for exactly the tree that would be merged; anything else is a rework or the end."""
 
-    _epoch: int | None = None  # that this process has begun to verify
-
     def advance(self, context: Any) -> Any:
         """Go on from what is stored."""
         ti = context["ti"]
         with transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
             document = goals.plan_of(connection, run["id"]) or ""
-            opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self._epoch)
+            opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self.epoch)
             held = candidates.held(connection, settings(), opened) if isinstance(opened, Opened) else None
         if isinstance(opened, NotVerifiable):
             return self._not_now(opened)
-        self._epoch = opened.epoch
+        self.epoch = opened.epoch
         found = held or candidates.candidate(settings(), opened)
         try:
             result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))

@@ -6,10 +6,7 @@ import json
 import subprocess
 from typing import Any
 
-from typer.testing import CliRunner
-
-from include.local import goal_cli
-from tests.e2e.people.trials import Stand, Trial, delete_for_good, until
+from tests.e2e.people.trials import Stand, Trial, command, delete_for_good, until
 
 ENDED = ("COMPLETED", "FAILED", "ESCALATED", "CANCELLED", "REFUSED")
 GONE_S = 5.0
@@ -40,7 +37,7 @@ def compare(stand: Stand, trial: Trial) -> None:
     """Add to the trial's problems whatever does not agree."""
     run = stand.sql("SELECT * FROM goal_runs WHERE id = %s", trial.goal_run)[0]
     tasks = stand.sql("SELECT * FROM task_runs WHERE goal_run = %s", trial.goal_run)
-    told = json.loads(CliRunner().invoke(goal_cli.app, ["show", trial.goal_run, "--json"]).stdout)
+    told = json.loads(stand.commands.submit(command, "show", trial.goal_run, "--json").result()[1])
     there = stand.run_state(trial)
     trial.end = f"{run['state']}/{there}/{told['state']}"
     expected = "deleted" if trial.action == "delete the run" else "success" if run["state"] == "COMPLETED" else "failed"

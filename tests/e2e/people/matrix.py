@@ -32,8 +32,8 @@ def all_cells(times: int) -> list[Trial]:
     return [Trial(action, place, number) for place in PLACES for number in range(1, times + 1) for action in ACTIONS]
 
 
-def play(stand: Stand, trials: list[Trial], capacity: int, seed: int = 4) -> None:
-    """Play all trials, place by place; problems are kept in each."""
+def play(stand: Stand, trials: list[Trial], capacity: int, told: Callable[[list[Trial]], None], seed: int = 4) -> None:
+    """Play all trials, place by place; problems are kept in each; ``told`` is called after each place with what has been played."""
     chance = random.Random(seed)
     for trial in trials:
         trial.hold_s = round(chance.uniform(0, 4), 1)
@@ -50,9 +50,9 @@ def play(stand: Stand, trials: list[Trial], capacity: int, seed: int = 4) -> Non
         else:
             _side_by_side(mine, lambda trial: _one(stand, trial), min(SIDE_BY_SIDE, capacity))
         _side_by_side(mine, lambda trial: await_end(stand, trial, PATIENCE_S), 16)
+        _side_by_side(mine, lambda trial: compare(stand, trial), 3)
         print(f"{place}: {len(mine)} trials in {time.monotonic() - began:.0f} s", flush=True)
-    for trial in trials:
-        _guarded(lambda trial: compare(stand, trial), trial)
+        told([trial for trial in trials if trial.end])
 
 
 def _one(stand: Stand, trial: Trial) -> None:
