@@ -48,7 +48,9 @@ class Settings(BaseModel):
     offline_port: int = Field(default=0, description="Port of the offline model; chosen by the launcher when 0.")
     playbooks: str = Field(default="", description="Folder of more playbooks for the offline model.")
     attempts: int = Field(default=3, description="Attempts that count, per task run.")
-    infrastructure_attempts: int = Field(default=10, description="Attempts lost to infrastructure, per task run.")
+    infrastructure_attempts: int = Field(
+        default=10, description="Attempts lost to infrastructure (also to a model that stays away), per task run."
+    )
     heartbeat_s: int = Field(default=10, description="Seconds between a worker's heartbeats.")
     heartbeat_timeout_s: int = Field(default=30, description="Seconds without a heartbeat after which the lease is broken.")
     unwatched_s: int = Field(default=60, description="Seconds without a sensor's watch after which an attempt is over.")
@@ -59,6 +61,12 @@ class Settings(BaseModel):
     test_timeout_s: int = Field(default=600, description="Seconds a verification's or a worker's test run may take.")
     model_timeout_s: int = Field(default=600, description="Seconds a model call may take.")
     model_attempts: int = Field(default=4, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
+    keep_events_days: int = Field(
+        default=90, ge=1, description="Days after a goal run's end until its events, messages and notices are pruned."
+    )
+    keep_transcripts_days: int = Field(
+        default=30, ge=1, description="Days after a goal run's end until its transcripts, logs, hand-ins and bundles are pruned."
+    )
     corpora: str = Field(default="", description="Folder of foreign test inputs; default ../shared/corpora beside this code.")
 
     # -- derived -------------------------------------------------------------------------------------------------------
@@ -81,6 +89,11 @@ class Settings(BaseModel):
     def api_url(self) -> str:
         """Base address of Airflow's API server and UI."""
         return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def pulse_s(self) -> float:
+        """Seconds between two beats of a pulse (broker, relay)."""
+        return self.heartbeat_timeout_s / 15
 
     @property
     def run_dir(self) -> Path:

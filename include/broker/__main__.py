@@ -100,6 +100,7 @@ class Broker:
         for task_run, epoch in await process.transact(lambda c: assignments.to_assign(c, process.agent)):
             await self._assign(task_run, epoch)
         await process.transact(lambda c: assignments.cancel_revoked(c, process.agent))
+        await process.transact(lambda c: assignments.tell_renewed(c, process.agent))
 
     async def _assign(self, task_run: str, epoch: int) -> None:
         process = self.process

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 from include.broker import conversation
 from include.database import queries
 from include.database.unit_of_work import AsyncConnection
 from include.messages import outbox
-from include.messages.models import LeaseTerms, TaskAssign, TaskCancel
+from include.messages.models import CapabilityLease, LeaseTerms, TaskAssign, TaskCancel
 from include.settings import Settings
 
 _SQL = queries.load(__file__)
@@ -23,20 +24,20 @@ async def to_assign(connection: AsyncConnection, agent: str) -> list[tuple[str, 
 
 
 async def assign(connection: AsyncConnection, agent: str, task_run: str, epoch: int, settings: Settings) -> bool:
-    """Begin the transcript and queue ``task.assign``; False if another replica did."""
+    """Begin the transcript, resume it if the attempt goes on from another, and queue ``task.assign``; False if another replica did."""
     row, task = await conversation.task_of(connection, task_run, epoch)
-    minutes = max(1, ceil((row["expires_at"] - row["granted_at"]).total_seconds() / 60))
-    lease = LeaseTerms(lease_id=row["lease"], expires_at=row["expires_at"], max_tokens=row["max_tokens"], max_duration_minutes=minutes)
+    start = await conversation.beginning(connection, row, task)
     payload = TaskAssign(
         title=task.title,
         capabilities=row["capabilities"],
-        lease=lease,
+        lease=_terms(row),
         heartbeat_s=settings.heartbeat_s,
         test_timeout_s=int(row["spec"].get("test_timeout_s", TEST_TIMEOUT_S)),
+        first_turn=start.first_turn,
     )
     if not await outbox.queue(connection, agent, task_run, epoch, payload, f"assign:{task_run}/{epoch}"):
         return False
-    await conversation.begin(connection, row, task)
+    await conversation.begin(connection, row, start)
     return True
 
 
@@ -48,3 +49,18 @@ async def cancel_revoked(connection: AsyncConnection, agent: str) -> int:
         key = f"cancel:{row['task_run']}/{row['epoch']}"
         told += await outbox.queue(connection, agent, row["task_run"], row["epoch"], TaskCancel(reason=row["reason"]), key)
     return told
+
+
+async def tell_renewed(connection: AsyncConnection, agent: str) -> int:
+    """Queue ``capability.lease`` once for each time that a live lease was extended and whose worker was assigned; returns how many."""
+    rows = await (await connection.execute(_SQL.renewed, {"agent": agent})).fetchall()
+    told = 0
+    for row in rows:
+        payload = CapabilityLease(capabilities=row["capabilities"], lease=_terms(row))
+        told += await outbox.queue(connection, agent, row["task_run"], row["epoch"], payload, row["key"])
+    return told
+
+
+def _terms(row: dict[str, Any]) -> LeaseTerms:
+    minutes = max(1, ceil((row["expires_at"] - row["granted_at"]).total_seconds() / 60))
+    return LeaseTerms(lease_id=row["lease"], expires_at=row["expires_at"], max_tokens=row["max_tokens"], max_duration_minutes=minutes)

@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from include import faults
 from include.broker import conversation, money, questions, rules
 from include.broker.anthropic import Outcome
 from include.broker.models import Call, Reply, Reserved
@@ -42,11 +43,16 @@ async def perform(process: Process, call: Call, keep: Keep, keep_failure: KeepFa
         return None  # revoked meanwhile: its worker is told by task.cancel
     if reserved is None:
         return None  # another replica makes this call
+    faults.point("broker.reserve.after-commit")
     if not await process.transact(lambda c: money.mark_sent(c, reserved, owner)):
         await process.transact(lambda c: money.release(c, reserved, owner, 0, "revoked before it was sent"))
         return None
+    faults.point("broker.request.before")
     outcome = await process.endpoint.create(call.body)
-    return await process.transact(lambda c: _end(c, process, reserved, owner, outcome, keep, keep_failure))
+    faults.point("broker.request.after")
+    await process.transact(lambda c: _end(c, process, reserved, owner, outcome, keep, keep_failure))
+    faults.point("broker.settle.after-commit")
+    return None
 
 
 async def _fail(process: Process, keep_failure: KeepFailure, kind: str, message: str) -> None:
@@ -60,6 +66,7 @@ async def _end(
     if outcome.reply is not None:
         if await money.settle(connection, reserved, owner, outcome.reply.usage, outcome.attempts, process.settings.offline):
             await keep(connection, outcome.reply)
+            faults.point("broker.settle.before-commit")
         return
     failure = outcome.failure or ModelFailed("down", "no answer")
     if outcome.maybe_billed:

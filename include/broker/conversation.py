@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from include.broker import rules
 from include.broker.models import Call, Reply
+from include.broker.rules import Resumption
 from include.database import queries
 from include.database.unit_of_work import AsyncConnection
 from include.errors import BadInput, EnvelopeRefused, ModelFailed, NotFound
@@ -20,6 +21,8 @@ from include.plans.models import Plan, Task
 _SQL = queries.load(__file__)
 MAX_TOKENS = 8_192
 """Output tokens of one turn."""
+_TOLD = {"timeout": "unknown", "down": "away", "rate_limited": "away", "overloaded": "away"}
+"""Kinds of the endpoint's failures, as workers are told them; every other is of the kind ``model``: trying again does not help."""
 _NEEDS = {"run_tests": "test", "git_commit": "git-commit"}
 """Tools that a worker has only with this capability."""
 
@@ -53,10 +56,24 @@ def first_prompt(row: dict[str, Any], task: Task) -> str:
     return "\n\n".join(parts)
 
 
-async def begin(connection: AsyncConnection, row: dict[str, Any], task: Task) -> None:
-    """Write the first message of an attempt's transcript (once)."""
-    content = [{"type": "text", "text": first_prompt(row, task)}]
-    await _write(connection, row["task_run"], row["epoch"], 1, "user", content)
+async def beginning(connection: AsyncConnection, row: dict[str, Any], task: Task) -> Resumption:
+    """What an attempt's transcript begins with: the task's prompt at turn 1, or the end of that of an older attempt, completed."""
+    if row["resumed_from"]:
+        names = {"task_run": row["task_run"], "epoch": row["resumed_from"]}
+        older = await (await connection.execute(_SQL.transcript, names)).fetchall()
+        if resumed := rules.resumption(older, row["input_commit"], row["kept"]):
+            return resumed
+    return Resumption(1, [{"type": "text", "text": first_prompt(row, task)}])
+
+
+async def begin(connection: AsyncConnection, row: dict[str, Any], start: Resumption) -> None:
+    """Write the beginning of an attempt's transcript (once): what an older one said, and the message that asks for the first turn."""
+    names = {"task_run": row["task_run"], "epoch": row["epoch"], "resumed_from": row["resumed_from"], "first_turn": start.first_turn}
+    at = _asks_at(start.first_turn)
+    if start.first_turn > 1:
+        await connection.execute(_SQL.copy_transcript, names | {"below": at})
+        await connection.execute(_SQL.set_first_turn, names)
+    await _write(connection, row["task_run"], row["epoch"], at, "user", start.content)
 
 
 async def add_request(connection: AsyncConnection, task_run: str, epoch: int, message_id: UUID, request: LlmRequest) -> LlmError | None:
@@ -73,12 +90,14 @@ async def add_request(connection: AsyncConnection, task_run: str, epoch: int, me
     answers = [row["content"] for row in rows if row["role"] == "assistant"]
     if not rows or request.turn != len(answers) + 1:
         return LlmError(kind="model", message=f"Turn {request.turn} was asked for; the next one is {len(answers) + 1}.")
+    first = await (await connection.execute(_SQL.first_turn, names)).fetchone()
+    stands = first is not None and request.turn == first["first_turn"]  # the message that asks for it was written with the assignment
     try:
-        content = rules.next_user_content(request.turn, answers[-1] if answers else None, storable(request.results))
+        content = rules.next_user_content(request.turn, None if stands else answers[-1], storable(request.results))
     except BadInput as error:
         return LlmError(kind="model", message=str(error))
     if content is not None:
-        await _write(connection, task_run, epoch, 2 * request.turn - 1, "user", content)
+        await _write(connection, task_run, epoch, _asks_at(request.turn), "user", content)
     return None
 
 
@@ -124,7 +143,12 @@ async def refuse(connection: AsyncConnection, agent: str, task_run: str, epoch: 
 
 def why(failure: ModelFailed) -> LlmError:
     """A failure of the model's endpoint, as the worker is told it."""
-    return LlmError(kind="unknown" if failure.kind == "timeout" else "model", message=f"{failure.kind}: {failure}")
+    return LlmError(kind=_TOLD.get(failure.kind, "model"), message=f"{failure.kind}: {failure}")
+
+
+def _asks_at(turn: int) -> int:
+    """The position of the user message that asks for a turn; the model's answer stands behind it."""
+    return 2 * turn - 1
 
 
 async def _write(connection: AsyncConnection, task_run: str, epoch: int, position: int, role: str, content: list[dict[str, Any]]) -> None:

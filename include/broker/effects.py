@@ -18,7 +18,9 @@ from include.messages.strict_json import storable
 _SQL = queries.load(__file__)
 ENDINGS = ("task.complete", "task.failed")
 _LIVING = ["SPAWNING", "READY", "WORKING", "BLOCKED"]
-_FAILURES = {"gave_up": "worker_failed", "crashed": "worker_failed", "model": "model", "budget": "budget", "cancelled": None}
+_FAILURES = {
+    "gave_up": "worker_failed", "crashed": "worker_failed", "model": "model", "away": "model_away", "budget": "budget", "cancelled": None,
+}  # fmt: skip
 _RULE = "the lease's capabilities"
 Attempt = tuple[str, int]
 

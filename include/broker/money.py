@@ -78,9 +78,17 @@ async def settle(connection: AsyncConnection, reserved: Reserved, owner: str, us
     """Settle a call from its real usage; False if another process ended it (its answer must then be dropped)."""
     cost = rules.cost_micro(prices.prices(reserved.call.model, offline), usage)
     counted = {"input": usage.prompt, "output": usage.output_tokens, "cache_read": usage.cache_read, "cache_write": usage.cache_write}
-    note = None if cost <= reserved.micro else f"cost {cost} micro-USD, more than the worst case {reserved.micro}"
+    excess = max(0, cost - reserved.micro)
+    note = f"cost {cost} micro-USD, more than the worst case {reserved.micro}" if excess else None
     # Cut at what was reserved: the worst case is built to be one, and the limits hold even where an endpoint's own count is wrong.
-    return await _end(connection, reserved.id, owner, "settled", min(cost, reserved.micro), counted, attempts, note)
+    if not await _end(connection, reserved.id, owner, "settled", cost - excess, counted, attempts, note):
+        return False
+    if excess:
+        call = reserved.call
+        await connection.execute(_SQL.add_excess, {"lease": call.lease, "excess": excess})
+        told = {"key": f"excess:{reserved.id}", "goal_run": call.goal_run, "task_run": call.task_run}
+        await connection.execute(_SQL.warn, told | {"words": rules.excess_words(call.model, call.address, cost, reserved.micro)})
+    return True
 
 
 async def release(connection: AsyncConnection, reserved: Reserved, owner: str, attempts: int, why: str) -> bool:
@@ -104,12 +112,21 @@ async def _end(
     names |= {
         "micro": row["reserved_micro"],
         "tokens": names["input"] + names["output"],
-        **{k: row[k] for k in ("goal_run", "task_run", "lease")},
+        **{k: row[k] for k in ("agent", "goal_run", "task_run", "lease")},
     }
     await connection.execute(_SQL.settle_goal_run, names)
     await connection.execute(_SQL.settle_lease, names)
     await connection.execute(_SQL.settle_task_run, names)
+    if cost:
+        await _warn(connection, names)
     return True
+
+
+async def _warn(connection: AsyncConnection, names: dict[str, Any]) -> None:
+    """Tell, once each, which budgets are four fifths spent now."""
+    for row in await (await connection.execute(_SQL.spent, names)).fetchall():
+        if words := rules.warning(row["what"], row["spent"], row["most"]):
+            await connection.execute(_SQL.warn, names | {"key": f"spend80:{row['key']}", "words": words})
 
 
 async def _one(connection: AsyncConnection, sql: str, names: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,18 @@ SELECT position, role, content FROM transcripts WHERE task_run = %(task_run)s AN
 INSERT INTO transcripts (task_run, epoch, position, role, content) VALUES (%(task_run)s, %(epoch)s, %(position)s, %(role)s, %(content)s)
 ON CONFLICT DO NOTHING;
 
+-- name: copy_transcript | what another attempt goes on with, below a position
+INSERT INTO transcripts (task_run, epoch, position, role, content)
+SELECT task_run, %(epoch)s, position, role, content FROM transcripts
+WHERE task_run = %(task_run)s AND epoch = %(resumed_from)s AND position < %(below)s
+ON CONFLICT DO NOTHING;
+
+-- name: set_first_turn | the turn that a resumed attempt's worker asks for first
+UPDATE attempts SET first_turn = %(first_turn)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
+
+-- name: first_turn | of an attempt
+SELECT first_turn FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
+
 -- name: turns_asked | llm.requests of an attempt that have no answer yet
 SELECT count(*) AS open FROM processed_messages p
 WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.request' AND p.message_id <> %(id)s
@@ -112,8 +124,11 @@ WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.reques
 
 -- name: task | all that the prompt of an attempt is made of
 SELECT t.id AS task_run, t.epoch, t.key, t.goal_run, t.feedback, t.accepted_commit, g.text AS goal_text, g.title AS goal_title, g.agent,
-  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at
+  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at, l.input_commit,
+  a.resumed_from, COALESCE((SELECT o.input_commit <> l.input_commit FROM leases o
+    WHERE o.kind = 'work' AND o.task_run = l.task_run AND o.epoch = a.resumed_from), false) AS kept
 FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
+JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
 LEFT JOIN plans p ON p.seq = r.plan
 WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s;
 
@@ -129,6 +144,15 @@ WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revok
   AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)
   AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'cancel:' || l.task_run || '/' || l.epoch::text)
 ORDER BY l.task_run COLLATE "C", l.epoch;
+
+-- name: renewed | live leases of an agent that were extended and whose worker was assigned and has not been told
+SELECT * FROM (
+  SELECT l.id AS lease, l.task_run, l.epoch, l.capabilities, l.expires_at, l.granted_at, l.max_tokens,
+    'renew:' || l.id::text || ':' || extract(epoch FROM l.expires_at)::bigint AS key
+  FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+  WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL AND l.renewed_at IS NOT NULL
+    AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)) AS extended
+WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = extended.key);
 
 -- name: over_among | of these task runs, those of the agent that have no live work lease
 SELECT t.id FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
@@ -198,7 +222,7 @@ UPDATE model_calls SET state = %(state)s, cost_micro = %(cost)s, input_tokens = 
   cache_read_tokens = %(cache_read)s, cache_write_tokens = %(cache_write)s, http_attempts = %(attempts)s, error = %(error)s,
   settled_at = clock_timestamp()
 WHERE id = %(id)s AND state IN ('reserved', 'sent') AND owner = %(owner)s
-RETURNING id, goal_run, task_run, lease, reserved_micro;
+RETURNING id, agent, goal_run, task_run, lease, reserved_micro;
 
 -- name: settle_goal_run | the worst case back, the cost kept
 UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s;
@@ -206,6 +230,23 @@ UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = 
 -- name: settle_lease | the worst case back, cost and tokens kept
 UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
 WHERE id = %(lease)s;
+
+-- name: add_excess | real cost beyond the reserved worst case breaks the lease
+UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s;
+
+-- name: spent | what a call's lease, goal run and agent have spent, without what is only reserved
+SELECT 'lease:' || id AS key, 'the lease of ' || task_run || ', attempt ' || epoch AS what, spent_micro AS spent, max_micro AS most
+FROM leases WHERE id = %(lease)s
+UNION ALL SELECT 'goal:' || id, 'the budget of goal run ' || id, spent_micro, budget_micro FROM goal_runs WHERE id = %(goal_run)s
+UNION ALL SELECT 'day:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM-DD'), 'the day of agent ' || a.name, s.day, a.day_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS day FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('day', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s
+UNION ALL SELECT 'month:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'UTC', ':YYYY-MM'), 'the month of agent ' || a.name, s.month, a.month_budget_micro
+  FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS month FROM model_calls
+    WHERE agent = a.name AND reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s;
+
+-- name: warn | the same thing is told once
+INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, 'warning', %(goal_run)s, %(task_run)s, %(words)s) ON CONFLICT (key) DO NOTHING;
 
 -- name: settle_task_run | what the task has cost over all its attempts
 UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s;

@@ -50,10 +50,10 @@ async def _give_up(connection: AsyncConnection, row: dict[str, Any]) -> None:
     await money.give_up(connection, row["id"], row["owner"], row["reserved_micro"], tokens, row["http_attempts"], _STORY)
     message = await (await connection.execute(_SQL.message_of, {"request": row["request"]})).fetchone()
     if message is None:
-        await calls.end_request(connection, UUID(row["request"]), "failed", None, "down", _STORY + " Run this step again.")
+        await calls.end_request(connection, UUID(row["request"]), "failed", None, "lost", _STORY)
         return
     names = (row["agent"], message["task_run"], message["epoch"], message["message_id"])
     if message["type"] == "question":
         await questions.keep_no_answer(connection, *names, _STORY)
     else:
-        await conversation.refuse(connection, *names, LlmError(kind="unknown", message=_STORY + " Ask again."))
+        await conversation.refuse(connection, *names, LlmError(kind="lost", message=_STORY + " Ask again."))

@@ -9,6 +9,13 @@ from typing import Any, NamedTuple
 from include.broker.models import Prices, Tier, Usage
 from include.errors import BadInput, BudgetExceeded
 
+SANDBOX_LOST = "Your sandbox was lost."
+NOTHING_KEPT = "because nothing was committed in the lost one"
+_RESUMED = (
+    SANDBOX_LOST + " You go on in a new one, whose workspace stands at commit {commit}, {why}. What was not committed is gone: "
+    "look before you rely on a file that you wrote, and do again what is missing."
+)
+_NO_RESULT = "The sandbox was lost before the result of this came back. What it did is there only if it was committed."
 COUNT_MARGIN_TOKENS = 64
 COUNT_MARGIN_SHARE = 50
 """A counted prompt may be off by 64 tokens or one in fifty: the API calls its own count an estimate."""
@@ -37,6 +44,31 @@ def worst_input_tokens(body: dict[str, Any], counted: int | None) -> int:
     if counted is not None:
         return counted + max(COUNT_MARGIN_TOKENS, counted // COUNT_MARGIN_SHARE)
     return len(json.dumps(body, ensure_ascii=False).encode())
+
+
+WARN_SHARE = 80
+"""Of a budget, in percent: so much spent is told as a warning."""
+
+
+def warning(what: str, spent: int, most: int) -> str | None:
+    """What people are told when a budget is nearly spent; None: there is nothing to tell.
+
+    Args:
+        what: the budget, in words.
+        spent: settled so far, in micro-USD.
+        most: the budget, in micro-USD.
+    """
+    if not spent or spent * 100 < most * WARN_SHARE:
+        return None
+    return f"${spent / 1e6:.4f} of ${most / 1e6:.4f} is spent of {what}. When all of it is, no further model call is made."
+
+
+def excess_words(model: str, address: str, cost: int, worst: int) -> str:
+    """What people are told of a call that cost more (micro-USD) than its worst case."""
+    return (
+        f"The call {address} of {model} cost ${cost / 1e6:.4f}, more than its worst case of ${worst / 1e6:.4f}, which is what was booked. "
+        "Compare the model's prices with include/broker/prices.yaml."
+    )
 
 
 class Limit(NamedTuple):
@@ -71,11 +103,11 @@ def next_user_content(turn: int, last: list[dict[str, Any]] | None, results: lis
 
     Args:
         turn: the turn it asks for, from 1.
-        last: content of the assistant's last message; None at turn 1.
+        last: content of the assistant's last message; None at the attempt's first turn, which stands already.
         results: Messages API tool_result blocks.
 
     Returns:
-        The new user message's content; None at turn 1, where the task's own prompt stands already.
+        The new user message's content; None at the first turn, where the task's own prompt (or what a resumed attempt is told) stands.
 
     Raises:
         BadInput: the results are not exactly those that the last turn asked for.
@@ -89,3 +121,34 @@ def next_user_content(turn: int, last: list[dict[str, Any]] | None, results: lis
     if last is None:
         return None
     return results or [{"type": "text", "text": "You called no tool. Go on with the task, or call finish with a summary."}]
+
+
+class Resumption(NamedTuple):
+    """How an attempt goes on with an older one's transcript: the turn to ask for first, and the user message that asks for it."""
+
+    first_turn: int
+    content: list[dict[str, Any]]
+
+
+def resumption(transcript: list[dict[str, Any]], commit: str, kept: bool) -> Resumption | None:
+    """Complete a transcript that broke off, so that the model can go on with it.
+
+    Args:
+        transcript: rows of ``role`` and ``content``, by position: user and assistant in turn.
+        commit: where the new workspace stands.
+        kept: True if that is a commit which the attempt of this transcript made.
+
+    Returns:
+        None if no turn of the model stands in it: there is nothing to go on with.
+    """
+    turns = sum(row["role"] == "assistant" for row in transcript)
+    if not turns:
+        return None
+    why = "the last one that was made" if kept else NOTHING_KEPT
+    note = {"type": "text", "text": _RESUMED.format(commit=commit, why=why)}
+    last = transcript[-1]
+    if last["role"] == "user":  # the turn was asked for, and its answer never used
+        return Resumption(turns + 1, [*last["content"], note])
+    lost = [block for block in last["content"] if block.get("type") == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": block["id"], "content": _NO_RESULT, "is_error": True} for block in lost]
+    return Resumption(turns + 1, [*results, note])

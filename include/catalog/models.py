@@ -35,7 +35,7 @@ class Runtime(Frozen):
     """Where it runs."""
 
     image: str = Field(min_length=1, description="Image of its containers; 'default': the setting AIRLOCK_IMAGE.")
-    session_persistence: bool = Field(description="Whether the transcript is kept after the attempt.")
+    session_persistence: bool = Field(description="Whether the transcript is kept, and a further attempt may go on from it.")
 
 
 class Audit(Frozen):

@@ -59,7 +59,13 @@ def pooled_transaction(role: str) -> Iterator[Connection]:
     key = (os.getpid(), role)  # a forked child must not share its parent's connections
     if key not in _pools:
         _pools[key] = ConnectionPool(
-            settings().dsn(role), kwargs={"row_factory": dict_row}, min_size=1, max_size=8, timeout=5, check=ConnectionPool.check_connection
+            settings().dsn(role),
+            kwargs={"row_factory": dict_row},
+            min_size=1,
+            max_size=8,
+            timeout=5,
+            open=True,
+            check=ConnectionPool.check_connection,
         )
     try:
         with _pools[key].connection() as connection:

@@ -9,10 +9,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from include.errors import Refused
+from include.errors import Refused, Unavailable
 from include.settings import settings
 
 Scope = MutableMapping[str, Any]
@@ -23,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_BYTES = 1 << 20
 PAUSE_S = 0.5  # between two asks
 ASK_S = 10.0  # for one ask
+STATE_S = 1.5  # for a question whose answer is only a help
 
 
 # -- server --------------------------------------------------------------------------------------------------------------
@@ -126,6 +128,53 @@ async def ask_door_async(dag_id: str, run_id: str, rework: str, ti_id: str) -> d
             except (httpx.HTTPError, ValueError, KeyError):
                 pass  # the API server is away: the next ask may find it
             await asyncio.sleep(PAUSE_S)
+
+
+async def state_of(dag_id: str, run_id: str, task_id: str, ti_id: str) -> str | None:
+    """Airflow's state of a step's task instance, for triggers; ``cleared`` if the step has another task instance by now.
+
+    Returns:
+        None when it cannot be told: the API server does not answer within ``STATE_S``, or the run is deleted.
+    """
+    url = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}/taskInstances/{quote(task_id)}"
+    try:
+        async with httpx.AsyncClient(base_url=settings().api_url, timeout=STATE_S, trust_env=False, verify=False) as client:
+            token = _known() or _keep(await client.post("/auth/token", json=_who()))
+            answer = await client.get(url, headers={"Authorization": f"Bearer {token}"})
+            step = answer.raise_for_status().json()
+            return str(step["state"]) if step["id"] == ti_id else "cleared"
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == 401:
+            _keep(None)
+    except (httpx.HTTPError, ValueError, KeyError):
+        pass
+    return None
+
+
+def ask_airflow(method: str, path: str, timeout: float = ASK_S, **parameters: Any) -> httpx.Response:
+    """One request to Airflow's own REST API, as the user of our steps.
+
+    Args:
+        method: for example ``GET``.
+        path: behind ``/api/v2``.
+        timeout: seconds.
+        parameters: of the query.
+
+    Raises:
+        Unavailable: the API server does not answer.
+    """
+    try:
+        with httpx.Client(base_url=settings().api_url, timeout=timeout, trust_env=False, verify=False) as client:
+            for _ in range(2):
+                token = _known() or _keep(client.post("/auth/token", json=_who()))
+                head = {"Authorization": f"Bearer {token}"}
+                answer = client.request(method, f"/api/v2{path}", params=parameters, headers=head)
+                if answer.status_code != 401:
+                    break
+                _keep(None)
+            return answer
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise Unavailable(f"Airflow does not answer at {settings().api_url} ({type(error).__name__}).") from error
 
 
 def _ask(dag_id: str, run_id: str, rework: str, ti_id: str, token: str) -> dict[str, Any]:

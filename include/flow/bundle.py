@@ -59,6 +59,7 @@ class PlanBundle(BaseDagBundle):
         if self.version:
             return
         with transaction("airflow") as connection:
+            connection.execute(SQL.one_view)  # else a stub could be parsed under a version that does not hold its plan
             version = self._fetch(connection, SQL.version, {})[0]["version"]
             if version == self._current:
                 return

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import transaction
 from include.tasks.models import STEPS
@@ -87,8 +88,10 @@ def carry_out(dag_id: str, ask: Ask) -> Answer:
             return Answer(0, "done before")
         if record["epoch"] != record["epoch_now"]:
             return Answer(0, "stale epoch")
+        faults.point("door.clear.before")
         with create_session(scoped=False) as session:
             answer = clear(session, dag_id, ask, record)
+        faults.point("door.clear.after")
         if answer.outcome in ("cleared", "asker is gone"):
             connection.execute(SQL.mark_cleared, {"id": ask.rework})
         return answer

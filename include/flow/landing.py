@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, SandboxFailed
 from include.flow.steps.base import Step, fail
@@ -47,6 +48,7 @@ def land(step: Step, context: Any, whole: bool) -> Any:
         return _end(step, run, GoalRunState.ESCALATED, result)
     if isinstance(result, NotYet):
         return result
+    faults.point("landing.land.after-commit")
     step.log.info("Landed as %s. %s", result.commit, result.note)
     if whole:
         with transaction("airflow") as connection:

@@ -12,11 +12,20 @@ SELECT green IS NOT NULL FROM verdicts WHERE id = %(subject)s::uuid
 SELECT state <> 'requested' FROM model_requests WHERE address = %(subject)s
 
 -- name: room | a node has room for one more worker
-SELECT %(subject)s IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
+SELECT %(subject)s::text IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
   AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity)
+
+-- name: due | PostgreSQL's clock lets the next attempt of a task run in (or a person has moved it)
+SELECT state <> 'PENDING_RETRY' OR due_at IS NULL OR due_at <= clock_timestamp() FROM task_runs WHERE id = %(subject)s
+
+-- name: over | the attempt that is resumed leaves nothing more: its sandbox is gone, or its warden had half a minute for it
+SELECT ended_at IS NOT NULL OR COALESCE(revoked_at < clock_timestamp() - interval '30 seconds', false) FROM leases WHERE id = %(subject)s::uuid
 
 -- name: run_ended | a goal run has come to its end
 SELECT ended_at IS NOT NULL FROM goal_runs WHERE id = %(subject)s
+
+-- name: one_view | what follows in this transaction sees one state of the database
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 
 -- name: version | of the plan bundle: changes when a plan is added (also when it commits late) and when a goal is archived or reopened
 SELECT COALESCE(max(p.seq), 0) || '.' || count(*) AS version
@@ -44,3 +53,31 @@ FOR UPDATE OF r FOR SHARE OF t
 
 -- name: mark_cleared
 UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL
+
+-- name: now | by the one clock
+SELECT clock_timestamp() AS now
+
+-- name: changed | watched task runs at which something is not as it was when their trigger was called last: all that a look judges by
+SELECT w.number, f.print
+FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[], %(prints)s::text[])
+  WITH ORDINALITY AS w(dag_id, run_id, key, ti_id, print, number)
+LEFT JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id
+LEFT JOIN task_runs t ON t.goal_run = r.id AND t.key = w.key
+LEFT JOIN attempts a ON a.task_run = t.id AND a.epoch = t.epoch
+LEFT JOIN leases l ON l.task_run = t.id AND l.epoch = t.epoch AND l.kind = 'work'
+LEFT JOIN evidence e ON e.lease = l.id
+CROSS JOIN LATERAL (SELECT ROW(t.state, t.epoch, a.state, a.failure, a.finished_at, l.id, l.ti_id = w.ti_id, l.revoked_at, l.ended_at, e.lease,
+  l.revoked_at + l.grace + make_interval(secs => %(patience)s) <= clock_timestamp(),
+  CASE WHEN l.id IS NOT NULL THEN standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(silence)s)) END,
+  (SELECT max(m.id) FROM task_events m WHERE m.machine = 'attempt' AND m.subject = t.id || '/' || t.epoch::text AND m.kind = 'milestone')
+  )::text AS print OFFSET 0) AS f
+WHERE f.print IS DISTINCT FROM w.print
+
+-- name: stamp | the leases whose trigger lives here are watched; one that somebody holds just now is stamped the next time
+WITH mine AS (
+  SELECT l.id FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[]) AS w(dag_id, run_id, key, ti_id)
+  JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id
+  JOIN task_runs t ON t.goal_run = r.id AND t.key = w.key
+  JOIN leases l ON l.task_run = t.id AND l.epoch = t.epoch AND l.kind = 'work' AND l.ti_id = w.ti_id AND l.ended_at IS NULL
+  ORDER BY l.id FOR NO KEY UPDATE OF l SKIP LOCKED)
+UPDATE leases SET watched_at = clock_timestamp() FROM mine WHERE leases.id = mine.id

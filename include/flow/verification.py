@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from include.database.unit_of_work import transaction
-from include.errors import BadInput, SandboxFailed
+from include.database.unit_of_work import Connection, transaction
+from include.errors import BadInput, SandboxFailed, StaleEpoch
 from include.flow.waiting import NotYet
 from include.gate import verifier
 from include.gate.models import TestReport
+from include.goals import service as goals
 from include.leases import service as leases
 from include.leases.models import Verification
 from include.repository import bundles, mirror
 from include.sandbox.client import ensure_sandbox
 from include.settings import Settings
+from include.tasks import service as tasks
+from include.tasks.models import TaskRunState
 
-TRIES = 3
-"""Sandboxes that may be lost to infrastructure before a verification is given up."""
+KILLED_TRIES = 3
+"""Test runs that may be killed from outside before that is the tests' own doing: they might kill their sandbox."""
 
 
 class Asked(NamedTuple):
@@ -35,17 +38,21 @@ def tested(settings: Settings, asked: Asked) -> TestReport | NotYet:
 
     Raises:
         SandboxFailed: the sandbox was lost to infrastructure again and again.
+        StaleEpoch: what asked has ended, or another attempt has taken over.
     """
     with transaction("airflow") as connection:
         found = leases.verification(connection, asked.goal_run, asked.commit, asked.task_run, asked.epoch)
-        if found is None or (_lost(found) and found.tries < TRIES):
+        if found is None or (_lost(found) and found.tries < settings.infrastructure_attempts):
+            _require_wanted(connection, asked)
             bundles.export_bundle(settings, mirror.path_of(settings, asked.repository), asked.commit)
             grant = leases.grant_verify(
                 connection, asked.goal_run, asked.commit, settings.test_timeout_s, asked.ti_id, asked.task_run, asked.epoch
             )
             found = Verification(grant.lease, grant.sandbox, 1, None)
     if found.evidence is None:
-        if not _started(found):
+        with transaction("airflow") as connection:
+            to_start = leases.watch_verification(connection, found.lease)
+        if to_start:
             ensure_sandbox(found.sandbox)
         return NotYet("evidence", str(found.lease), f"Running the tests of {asked.commit[:12]} in a fresh sandbox ({found.sandbox}).")
     if _lost(found):
@@ -53,18 +60,24 @@ def tested(settings: Settings, asked: Asked) -> TestReport | NotYet:
     return _read(settings, found)
 
 
-def _started(found: Verification) -> bool:
-    with transaction("airflow") as connection:
-        row = connection.execute("SELECT started_at FROM leases WHERE id = %s", [found.lease]).fetchone()
-        leases.watch_verification(connection, found.lease)
-    return bool(row and row["started_at"])
+def _require_wanted(connection: Connection, asked: Asked) -> None:
+    """A step that is late may not start a sandbox for what has ended."""
+    if asked.task_run is not None and asked.epoch is not None:
+        row = tasks.lock_by_id(connection, asked.task_run, asked.epoch)
+        if row["state"] != TaskRunState.VERIFYING:
+            raise StaleEpoch(f"task run {asked.task_run} is {row['state']}; nothing of it is tested any more")
+    elif goals.has_ended(connection, asked.goal_run):
+        raise StaleEpoch(f"goal run {asked.goal_run} has ended; nothing of it is tested any more")
 
 
 def _lost(found: Verification) -> bool:
     evidence: dict[str, Any] | None = found.evidence
     if evidence is None or evidence["handin_sha256"]:
         return False
-    return evidence["exit_code"] is None or evidence["because"].startswith(("unwatched", "revoked"))
+    if evidence["exit_code"] is None or evidence["because"].startswith(("unwatched", "revoked")):
+        return True
+    killed = evidence["exit_code"] in (137, 143) and not evidence["out_of_memory"] and not evidence["because"]
+    return killed and found.tries < KILLED_TRIES
 
 
 def _read(settings: Settings, found: Verification) -> TestReport:

@@ -16,6 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from include.database.queries import load
 from include.database.unit_of_work import pooled_transaction, transaction
 from include.errors import Unavailable
+from include.flow.taken import settle
 
 _SQL = load(__file__)
 PATIENCE_S = 12.0
@@ -48,7 +49,8 @@ def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
             said = result.words
         while not _ready(result):
             if time.monotonic() > end:
-                operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject), method_name="resume")
+                epoch = getattr(operator, "epoch", None)
+                operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject, epoch=epoch), method_name="resume")
             time.sleep(0.15)
 
 
@@ -76,20 +78,29 @@ def _ask(connection: Any, query: str, subject: str) -> bool:
 class WaitTrigger(BaseTrigger):
     """Fires when a query of this folder's queries.sql says true for its subject."""
 
-    def __init__(self, query: str, subject: str, **_: Any) -> None:
+    def __init__(self, query: str, subject: str, epoch: int | None = None, **_: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.query = query
         self.subject = subject
+        self.epoch = epoch  # of the attempt that the step works for
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Where to find this class, and its arguments."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {"query": self.query, "subject": self.subject}
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "query": self.query,
+            "subject": self.subject,
+            "epoch": self.epoch,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll once a second; an outage of PostgreSQL is waited out."""
         while not await asyncio.to_thread(self._ready):
             await asyncio.sleep(1)
         yield TriggerEvent({"ready": True})
+
+    async def on_kill(self) -> None:
+        """A person marked or cleared the waiting step, or another triggerer took over."""
+        await asyncio.to_thread(settle, self.task_instance, self.log, self.epoch)
 
     def _ready(self) -> bool:
         try:

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.gate.gatekeeper import Gatekeeper, Question
@@ -32,7 +33,9 @@ def judge_open(connection: Connection, gatekeeper: Gatekeeper) -> int:
     for answer in gatekeeper.judge([Question(str(row["id"]), row["suite"], row["facts"]) for row in rows]):
         findings = Jsonb([finding.model_dump() for finding in answer.findings])
         values = {"id": answer.id, "green": answer.green, "findings": findings, "suite_sha256": answer.suite_sha256}
+        faults.point("gate.verdict.before-commit")
         connection.execute(_SQL.judge, values)
+        faults.point("gate.verdict.after-commit")
         _LOG.info("%s: %s", answer.id, "green" if answer.green else "red: " + "; ".join(finding.message for finding in answer.findings))
     return len(rows)
 

@@ -14,6 +14,8 @@ from include.database.unit_of_work import Connection
 from include.errors import BadInput, Conflict
 from include.goals import service
 from include.goals.models import GoalRequest
+from include.governance import service as governance
+from include.leases import service as leases
 from include.settings import Settings
 from include.tasks.models import GoalRunState
 
@@ -62,6 +64,8 @@ def submit(connection: Connection, settings: Settings, request: GoalRequest, cre
             run = service.new_run_id()
             spoken = f"{now():%Y-%m-%d_%H-%M-%S}_{run}"
             connection.execute(_SQL.insert_run, {"id": run, "goal": known["id"], "run_id": spoken})
+            detail = {"title": request.title, "repository": request.repository, "budget_micro": request.budget_micro}
+            governance.record(connection, created_by, "goal.submitted", run, detail)
             return Submission(known, _first_run(connection, known), again=False)
         known = connection.execute(_SQL.goal_by_key, {"key": request.key}).fetchone()
         assert known is not None
@@ -78,9 +82,10 @@ def settle(connection: Connection, dag_id: str, run_id: str) -> dict[str, Any]:
         The goal run as it is afterwards.
     """
     run = service.run_of(connection, dag_id, run_id)
-    if run["state"] in (GoalRunState.SUBMITTED, GoalRunState.PLANNING):
+    if run["state"] in (GoalRunState.SUBMITTED, GoalRunState.PLANNING, GoalRunState.AWAITING_APPROVAL):
         words = "its submission did not finish: a step of submit_goal failed or was marked in Airflow. Submit it again under a new key."
         service.set_state(connection, run["id"], GoalRunState.CANCELLED, words)
+        leases.revoke_goal_run(connection, run["id"], words)
     return service.run_of(connection, dag_id, run_id)
 
 

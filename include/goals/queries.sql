@@ -41,6 +41,13 @@ FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.dag_id = %(dag_id)s AND r
 -- name: set_run_state | a transition; the trigger refuses what the table of transitions does not hold
 UPDATE goal_runs SET state = %(state)s, reason = %(reason)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END WHERE id = %(goal_run)s
 
+-- name: run_ended | has it ended? Held still until the transaction ends
+SELECT ended_at IS NOT NULL AS ended FROM goal_runs WHERE id = %(goal_run)s FOR SHARE
+
+-- name: unfinished | goal runs without an end that were made some time ago, with the key of the submission that made their goal
+SELECT r.id, r.dag_id, r.run_id, r.state, g.idempotency_key AS key FROM goal_runs r JOIN goals g ON g.id = r.goal
+WHERE r.ended_at IS NULL AND r.created_at < clock_timestamp() - make_interval(mins => %(minutes)s) ORDER BY r.created_at
+
 -- name: set_base | where the goal branch starts
 UPDATE goal_runs SET base_commit = %(commit)s WHERE id = %(goal_run)s
 
@@ -53,3 +60,16 @@ SELECT t.key, t.state, t.reason, t.epoch, t.merged_commit, t.spent_micro,
        (SELECT COALESCE(sum(input_tokens + output_tokens), 0) FROM model_calls c WHERE c.task_run = t.id) AS tokens,
        (SELECT COALESCE(bool_or(offline), false) FROM model_calls c WHERE c.task_run = t.id) AS offline
 FROM task_runs t WHERE t.goal_run = %(goal_run)s ORDER BY t.created_at
+
+-- name: prune | one batch of ended goal runs; "runs" is 0 when nothing is left to do
+SELECT prune(make_interval(days => %(events)s), make_interval(days => %(transcripts)s), %(most)s) AS counts
+
+-- name: needed_handins | of these leases those whose sandbox or goal run has not ended, or not long ago
+SELECT l.id::text AS name FROM leases l LEFT JOIN goal_runs r ON r.id = l.goal_run
+WHERE l.id::text = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT NULL AND r.ended_at IS NULL)
+  OR r.ended_at >= clock_timestamp() - make_interval(days => %(days)s))
+
+-- name: needed_bundles | of these commits those that a lease begins from whose sandbox or goal run has not ended, or not long ago
+SELECT DISTINCT l.input_commit AS name FROM leases l LEFT JOIN goal_runs r ON r.id = l.goal_run
+WHERE l.input_commit = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT NULL AND r.ended_at IS NULL)
+  OR r.ended_at >= clock_timestamp() - make_interval(days => %(days)s))

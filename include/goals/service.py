@@ -108,6 +108,17 @@ def plan_of(connection: Connection, goal_run: str) -> str | None:
     return row["document"] if row else None
 
 
+def has_ended(connection: Connection, goal_run: str) -> bool:
+    """Whether a goal run has come to its end; it cannot end while the transaction is open."""
+    row = connection.execute(_SQL.run_ended, {"goal_run": goal_run}).fetchone()
+    return row is None or bool(row["ended"])
+
+
+def unfinished(connection: Connection, minutes: int) -> list[dict[str, Any]]:
+    """Goal runs without an end that were made at least so many minutes ago: id, dag_id, run_id, state, and the submission's key."""
+    return connection.execute(_SQL.unfinished, {"minutes": minutes}).fetchall()
+
+
 def summary(connection: Connection, goal_run: str) -> list[dict[str, Any]]:
     """One row a task run: key, state, reason, epoch, merged_commit, spent_micro, attempts, tokens."""
     return connection.execute(_SQL.summary, {"goal_run": goal_run}).fetchall()

@@ -30,9 +30,8 @@ WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURN
 
 -- name: work_lease | the lease of one attempt, with its evidence
 SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
-       l.expires_at <= clock_timestamp() AS expired,
-       l.heartbeat_at + make_interval(secs => %(heartbeat_timeout)s) <= clock_timestamp()
-         AND clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %(heartbeat_timeout)s) AS silent,
+       standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(silence)s)) AS standing,
+       l.revoked_at + l.grace + make_interval(secs => %(patience)s) <= clock_timestamp() AS past_patience,
        l.revoked_at IS NULL AND l.ended_at IS NULL AND l.watched_at > clock_timestamp() - interval '3 seconds' AS watched
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id
 WHERE l.task_run = %(task_run)s AND l.epoch = %(epoch)s AND l.kind = 'work'
@@ -40,11 +39,11 @@ WHERE l.task_run = %(task_run)s AND l.epoch = %(epoch)s AND l.kind = 'work'
 -- name: stamp_watch | the sensor is awake; it owns the lease from now on
 UPDATE leases SET watched_at = clock_timestamp(), ti_id = %(ti_id)s WHERE id = %(lease)s AND ended_at IS NULL
 
--- name: stamp_verify | whoever waits for a verification is awake
-UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL
+-- name: stamp_verify | whoever waits for a verification is awake; does its sandbox still have to be started?
+UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL RETURNING started_at IS NULL AS to_start
 
 -- name: newest_verify | the newest verification of a commit for one asker, with its evidence
-SELECT l.*, e.exit_code, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
+SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
        (SELECT count(*) FROM leases n WHERE n.kind = 'verify' AND n.input_commit = l.input_commit
           AND n.task_run IS NOT DISTINCT FROM l.task_run AND n.epoch IS NOT DISTINCT FROM l.epoch) AS tries
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id
@@ -52,7 +51,28 @@ WHERE l.kind = 'verify' AND l.goal_run = %(goal_run)s AND l.input_commit = %(com
   AND l.task_run IS NOT DISTINCT FROM %(task_run)s AND l.epoch IS NOT DISTINCT FROM %(epoch)s
 ORDER BY l.granted_at DESC LIMIT 1
 
--- name: owned | the live lease of an epoch, if this task instance owns it; a watch after our last one means that another triggerer has it
-SELECT l.*, watched_at > clock_timestamp() - interval '0.7 seconds' AS watched_by_another
+-- name: owned | the live lease of an epoch, if this task instance owns it; a stamp after ours means that another triggerer watches it
+SELECT l.*, watched_at > %(left_at)s AS watched_by_another
 FROM leases l WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND kind = 'work' AND ti_id = %(ti_id)s
   AND revoked_at IS NULL AND ended_at IS NULL
+
+-- name: revoke_broken | a term is broken: the worker is told, and has its grace
+UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, broken = %(broken)s, grace = make_interval(secs => %(grace)s)
+WHERE id = %(lease)s AND ended_at IS NULL AND revoked_at IS NULL
+
+-- name: store_notice | the same thing is told once
+INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, %(kind)s, %(goal_run)s, %(task_run)s, %(words)s)
+ON CONFLICT (key) DO NOTHING RETURNING id
+
+-- name: store_audit | who did what to whom
+INSERT INTO audit_log (actor, action, subject, detail) VALUES (%(actor)s, %(action)s, %(subject)s, %(detail)s)
+
+-- name: notices_of | what people were told of a goal run
+SELECT kind, task_run, words, created_at FROM notices WHERE goal_run = %(goal_run)s ORDER BY id
+
+-- name: renew | more time for a live lease, never beyond its goal run's deadline
+UPDATE leases l SET expires_at = least(greatest(l.expires_at, clock_timestamp()) + make_interval(secs => %(seconds)s), r.deadline_at),
+  renewed_at = clock_timestamp()
+FROM goal_runs r
+WHERE r.id = l.goal_run AND l.id = %(lease)s AND l.kind = 'work' AND l.revoked_at IS NULL AND l.ended_at IS NULL AND l.expires_at < r.deadline_at
+RETURNING l.sandbox, l.expires_at

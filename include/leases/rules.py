@@ -15,21 +15,21 @@ class Broken(NamedTuple):
 
 
 def broken_term(lease: dict[str, Any]) -> Broken | None:
-    """The first broken term of a live lease.
+    """What a standing says: the class of a broken term, and words for a person.
 
     Args:
-        lease: a row of the query ``work_lease``; ``expired`` and ``silent`` are PostgreSQL's judgement by its own clock.
+        lease: a row of the query ``work_lease``; ``standing`` is PostgreSQL's judgement by its own clock, or, once the lease step has
+            revoked it, what was ``broken`` then.
 
     Returns:
-        None if all terms hold. Tokens and money are also held by the broker, before it spends.
+        None while the lease holds, or when it ended or was revoked for something else.
     """
-    if lease["expired"]:
-        return Broken(Failure.LEASE_BROKEN, "The lease's time is over. Give the task more minutes or make it smaller.")
-    if lease["silent"] and lease["started_at"] is not None:
-        return Broken(Failure.LEASE_BROKEN, "No heartbeat came from the worker in time.")
-    if lease["tokens_used"] > lease["max_tokens"]:
-        return Broken(Failure.BUDGET, f"The attempt used {lease['tokens_used']} of {lease['max_tokens']} tokens.")
-    return None
+    return {
+        "expired": Broken(Failure.LEASE_BROKEN, "The lease's time is over. Give the task more minutes or make it smaller."),
+        "silent": Broken(Failure.LEASE_BROKEN, "No heartbeat came from the worker in time."),
+        "tokens": Broken(Failure.BUDGET, f"The attempt used {lease['tokens_used']} of {lease['max_tokens']} tokens."),
+        "usd": Broken(Failure.BUDGET, f"A model call cost ${lease['excess_micro'] / 1e6:.6f} more than its reserved worst case."),
+    }.get(lease["broken"] or lease["standing"] or "")
 
 
 def end_of_sandbox(lease: dict[str, Any]) -> Broken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +13,15 @@ from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Unavailable
+from include.leases import incidents
 from include.leases.models import Grant, Terms, Verification
 from include.settings import Settings
 
 _SQL = load(__file__)
 PERSON_GRACE_S = 1.0
 """Seconds between a person's cancel and the kill: short, because a person is waiting."""
+WARDEN_PATIENCE_S = 5.0
+"""Seconds past the grace after which an end that the warden has not told is not waited for any longer."""
 
 
 def find_room(connection: Connection) -> dict[str, Any] | None:
@@ -84,11 +88,20 @@ def grant_verify(
     return Grant(lease, sandbox, node["name"], node["rung"])
 
 
-def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int) -> dict[str, Any] | None:
-    """The lease of one attempt joined with its evidence (see the query), or None."""
-    return connection.execute(
-        _SQL.work_lease, {"task_run": task_run, "epoch": epoch, "heartbeat_timeout": settings.heartbeat_timeout_s}
-    ).fetchone()
+def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int, calm_s: float | None = None) -> dict[str, Any] | None:
+    """The lease of one attempt joined with its evidence (see the query), or None.
+
+    Args:
+        calm_s: for how long after an outage nothing expires; default: the heartbeat timeout.
+    """
+    values = {
+        "task_run": task_run,
+        "epoch": epoch,
+        "calm": settings.heartbeat_timeout_s if calm_s is None else calm_s,
+        "silence": settings.heartbeat_timeout_s,
+        "patience": WARDEN_PATIENCE_S,
+    }
+    return connection.execute(_SQL.work_lease, values).fetchone()
 
 
 def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
@@ -96,9 +109,10 @@ def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
     connection.execute(_SQL.stamp_watch, {"lease": lease, "ti_id": ti_id})
 
 
-def watch_verification(connection: Connection, lease: UUID) -> None:
-    """Say that somebody still waits for this verification."""
-    connection.execute(_SQL.stamp_verify, {"lease": lease})
+def watch_verification(connection: Connection, lease: UUID) -> bool:
+    """Say that somebody still waits for this verification; True if its sandbox still has to be started."""
+    row = connection.execute(_SQL.stamp_verify, {"lease": lease}).fetchone()
+    return bool(row and row["to_start"])
 
 
 def verification(connection: Connection, goal_run: str, commit: str, task_run: str | None, epoch: int | None) -> Verification | None:
@@ -119,6 +133,33 @@ def revoke_goal_run(connection: Connection, goal_run: str, reason: str, grace_s:
     return connection.execute(_SQL.revoke_of_goal_run, {"goal_run": goal_run, "reason": reason, "grace": grace_s}).fetchall()
 
 
-def owned(connection: Connection, task_run: str, epoch: int, ti_id: str) -> dict[str, Any] | None:
-    """The live lease of an attempt if this task instance owns it; ``watched_by_another`` if somebody watched it just now."""
-    return connection.execute(_SQL.owned, {"task_run": task_run, "epoch": epoch, "ti_id": ti_id}).fetchone()
+def owned(connection: Connection, task_run: str, epoch: int, ti_id: str, left_at: datetime) -> dict[str, Any] | None:
+    """The live lease of an attempt if this task instance owns it; ``watched_by_another`` if somebody watched it after ``left_at``."""
+    return connection.execute(_SQL.owned, {"task_run": task_run, "epoch": epoch, "ti_id": ti_id, "left_at": left_at}).fetchone()
+
+
+def revoke_broken(connection: Connection, settings: Settings, lease: dict[str, Any], reason: str) -> None:
+    """Revoke a lease whose ``standing`` is a broken term. A worker knew its deadline; in all other cases it has the grace to stop."""
+    grace = 0 if lease["standing"] == "expired" else settings.grace_s
+    values = {"lease": lease["id"], "reason": reason, "broken": lease["standing"], "grace": grace}
+    connection.execute(_SQL.revoke_broken, values)
+
+
+def renew(connection: Connection, lease: UUID, seconds: float, by: str, reason: str) -> datetime | None:
+    """Give a live lease to work more time, never beyond its goal run's deadline; the audit log keeps who did.
+
+    Args:
+        seconds: how much more.
+        by: a person, or a process.
+        reason: in a few words.
+
+    Returns:
+        When it expires now. None: nothing was changed, because it has ended, was revoked, or reaches the deadline already.
+    """
+    row = connection.execute(_SQL.renew, {"lease": lease, "seconds": seconds}).fetchone()
+    if row is None:
+        return None
+    detail = {"seconds": seconds, "reason": reason, "expires_at": row["expires_at"].isoformat()}
+    incidents.audit(connection, by, "lease.renewed", row["sandbox"], detail)
+    expires_at: datetime = row["expires_at"]
+    return expires_at

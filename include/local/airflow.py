@@ -30,7 +30,7 @@ COMPONENTS = {
     "triggerer": ("triggerer", "-s"),
 }
 STOP_S = 8.0  # how long a component may take to end on SIGTERM before its group is killed
-STEADY_S = 60.0  # a component that lived so long starts its backoff anew
+STEADY_S = 15.0  # a component that lived so long starts its backoff anew
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1

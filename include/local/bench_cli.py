@@ -20,3 +20,27 @@ def transport(
     from include.local.bench import transport as bench
 
     report.show(bench.run(messages), as_json)
+
+
+@app.command()
+def lease(
+    count: Annotated[int, typer.Option(help="Sandboxes for each engine and way to be over.", min=1, max=200)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Lateness of lease expiry, budget breach, missed heartbeat and UI cancel until the container is gone."""
+    from include.local.bench import lease as bench
+    from include.local.bench import report
+
+    report.show(bench.run(count), as_json)
+
+
+@app.command()
+def state(
+    count: Annotated[int, typer.Option(help="Transitions, steps and checkpoints.", min=300)] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """One durable transition against a DBOS step and a LangGraph checkpoint, which are installed for it and removed."""
+    from include.local.bench import report
+    from include.local.bench import state as bench
+
+    report.show(bench.run(count), as_json)

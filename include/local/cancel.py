@@ -6,6 +6,7 @@ import time
 
 from include.database.unit_of_work import transaction
 from include.goals import service as goals
+from include.governance import service as governance
 from include.leases import service as leases
 from include.local import store
 from include.local.rest import Airflow
@@ -30,10 +31,12 @@ def cancel(settings: Settings, run: str, who: str, patience_s: float = 6.0) -> b
     reason = f"cancelled by {who} on the command line"
     with transaction("cli") as connection:
         row = store.goal_run(connection, run)
+        row["state"] = goals.run_of(connection, row["dag_id"], row["run_id"])["state"]  # locked before its tasks, as everywhere
         if row["state"] not in ENDED_RUNS:
             for task in tasks.of_goal_run(connection, run):
                 tasks.cancel(connection, task["id"], task["epoch"], reason)
             goals.set_state(connection, run, GoalRunState.CANCELLED, reason)
+            governance.record(connection, who, "goal.cancelled", run, {"reason": reason, "was": row["state"]})
         leases.revoke_goal_run(connection, run, reason)
     airflow = Airflow(settings)
     airflow.mark(row["dag_id"], row["run_id"], "failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput
-from include.local import bench_cli, checks, control, doctor, goal_cli, keys, repo_cli, store
+from include.local import audit_cli, bench_cli, chaos_cli, checks, control, doctor, goal_cli, keys, repo_cli, store
 from include.settings import load
 
 app = typer.Typer(
@@ -26,7 +27,9 @@ images = typer.Typer(no_args_is_help=True, help="The image of the sandboxes.")
 app.add_typer(goal_cli.app, name="goal")
 app.add_typer(repo_cli.app, name="repo")
 app.add_typer(bench_cli.app, name="bench")
+app.add_typer(audit_cli.app, name="audit")
 app.add_typer(images, name="images")
+app.command()(chaos_cli.chaos)
 
 BAD_INPUT = 2
 
@@ -103,6 +106,21 @@ def logs(
     if files:
         raise typer.Exit(subprocess.run(["tail", "-n", "60", *(["-F"] if follow else []), *files], check=False).returncode)
     say(f"No logs yet in {folder}.")
+
+
+@app.command()
+def prune(
+    events_days: Annotated[int | None, typer.Option(min=1, help="Age of events, messages and notices; default: the setting.")] = None,
+    transcripts_days: Annotated[
+        int | None, typer.Option(min=1, help="Age of transcripts, logs, hand-ins, bundles; default: the setting.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Take away what has grown old of goal runs that have ended. Money, decisions, verdicts and the audit log stay."""
+    from include.local.prune import prune as prune_now
+
+    gone = prune_now(control.require_up(load().home), events_days, transcripts_days)
+    print(json.dumps(gone) if as_json else ", ".join(f"{count} {kind}" for kind, count in gone.items()))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -112,7 +112,7 @@ def _news(known: dict[str, Any], told: set[str]) -> Iterator[str]:
 
 def _refuse_the_hopeless(home: Path, known: dict[str, Any]) -> None:
     for name, child in known.get("processes", {}).items():
-        if child["restarts"] >= 4 and child["state"] == "crashed":
+        if child["falls"] >= 4 and child["state"] == "crashed":
             raise Unavailable(
                 f"{name} does not start (exit {child['exit']}): {log_tail(home, name)} See `./airlock logs {name}`, then `./airlock down`."
             )

@@ -1,4 +1,4 @@
-"""``./airlock goal``: submit, list, show, wait, cancel; each with --json."""
+"""``./airlock goal``: submit, list, show, wait, cancel, extend; each with --json."""
 
 from __future__ import annotations
 
@@ -149,6 +149,25 @@ def cancel(goal: Goal, as_json: Json = False) -> None:
             + ("" if gone else " A sandbox is still there: look at `./airlock status` and `./airlock logs warden`.")
         )
     raise typer.Exit(0 if gone else 1)
+
+
+@app.command()
+def extend(
+    goal: Goal,
+    minutes: Annotated[float, typer.Option(help="How many minutes more.", min=0.1)],
+    task: Annotated[str, typer.Option(help="Key of one task; default: all that are at work.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Give the tasks of a goal that are at work more time, up to the goal's deadline."""
+    from include.local.extend import extend as extend_run
+
+    _settings()
+    extended = extend_run(_find(goal), task, minutes, getpass.getuser())
+    if as_json:
+        _print(extended)
+        return
+    for row in extended:
+        print(f"{row['task']}: until {row['expires_at']:%Y-%m-%d %H:%M:%S}")
 
 
 def _find(word: str) -> str:

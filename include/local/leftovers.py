@@ -21,6 +21,11 @@ def _state(pid: int) -> str:
         return "Z"
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there and has not ended (one that nobody has reaped yet has)."""
+    return _state(pid) not in "ZX"
+
+
 def _is_ours(pid: int, home: Path, mark: bytes) -> bool:
     try:
         if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -35,7 +40,7 @@ def find(home: Path) -> list[int]:
     """The live processes of this home, without the asking one and its ancestors."""
     mark = f"{MARK}={home}".encode()
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if pid not in _lineage() and _is_ours(pid, home, mark) and _state(pid) not in "ZX"]
+    return [pid for pid in pids if pid not in _lineage() and _is_ours(pid, home, mark) and lives(pid)]
 
 
 def _lineage() -> set[int]:

@@ -3,7 +3,8 @@
 ``python -m include.local.offline_model --port N --playbooks DIR…``
 
 A request's ``metadata.user_id`` is its address: ``<goal run>/<task key>/<attempt>`` for work, ``<goal run>/plan/<n>`` for planning,
-``<goal run>/answer/<n>`` for a worker's question. The turn is the number of assistant messages so far, plus one. The playbook is
+``<goal run>/answer/<n>`` for a worker's question. The turn is the number of assistant messages so far, plus one; what a lost sandbox
+took with it is said again (``place_of``). The playbook is
 the first whose ``goal_matches`` is found in the first user message, where the broker and the planner put the goal's text. The format
 is in docs/playbooks.md.
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -24,8 +26,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from include.broker.rules import NOTHING_KEPT, SANDBOX_LOST
 from include.local.playbook import Fault, Playbook, Turn, find, read
 
+_COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
 _LOST = "No offline playbook has an answer here (address {address}, turn {turn}). Set a model key, or add a playbook: docs/playbooks.md."
 _ERRORS = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 
@@ -46,6 +50,49 @@ def first_text(body: dict[str, Any]) -> str:
     messages = body.get("messages") or [{}]
     content = messages[0].get("content", "")
     return content if isinstance(content, str) else "\n".join(block.get("text", "") for block in content)
+
+
+class Place(NamedTuple):
+    """Where a conversation stands in its playbook: the turn that comes next, from 1, and how many of its calls are done already."""
+
+    turn: int
+    done: int = 0
+
+
+def place_of(messages: list[dict[str, Any]]) -> Place:
+    """The playbook's turn that comes next.
+
+    A model that is told that its sandbox was lost does again what was not committed. So the turns after the commit that it is told of do
+    not count, and none does if nothing was kept. A commit whose result never came back was made in the last turn: its other calls are left.
+    """
+    turns, done = 0, 0
+    commits: dict[str, int] = {}
+    calls: list[dict[str, Any]] = []
+    for message in messages:
+        blocks = [block for block in message.get("content", []) if isinstance(block, dict)]
+        if message.get("role") == "assistant":
+            turns, done, calls = turns + 1, 0, [block for block in blocks if block.get("type") == "tool_use"]
+            continue
+        for block in blocks:
+            commits |= dict.fromkeys(_commits_in(block, calls), turns)
+            if str(block.get("text", "")).startswith(SANDBOX_LOST):
+                turns, done = _after_the_loss(block["text"], turns, commits, calls)
+    return Place(turns + 1, done)
+
+
+def _commits_in(block: dict[str, Any], calls: list[dict[str, Any]]) -> list[str]:
+    asked = {call["id"] for call in calls if call["name"] == "git_commit"}
+    fine = block.get("type") == "tool_result" and block["tool_use_id"] in asked and not block.get("is_error")
+    return _COMMIT.findall(str(block.get("content", ""))) if fine else []
+
+
+def _after_the_loss(told: str, turns: int, commits: dict[str, int], calls: list[dict[str, Any]]) -> tuple[int, int]:
+    known = [commits[commit] for commit in _COMMIT.findall(told) if commit in commits]
+    if known or NOTHING_KEPT in told:
+        return (known or [0])[0], 0
+    names = [call["name"] for call in calls]
+    done = names.index("git_commit") + 1 if "git_commit" in names else len(names)
+    return (turns - 1, done) if done < len(names) else (turns, 0)
 
 
 class OfflineModel:
@@ -70,8 +117,9 @@ class OfflineModel:
         """``POST /v1/messages``, streamed if the body says so."""
         body = await request.json()
         address = str((body.get("metadata") or {}).get("user_id", ""))
-        number = 1 + sum(message.get("role") == "assistant" for message in body.get("messages", []))
+        number, done = place_of(body.get("messages", []))
         turn = self._turn(address, number, body)
+        turn = turn.model_copy(update={"tools": turn.tools[done:]})
         await asyncio.sleep(turn.delay_s)
         if turn.fault is not None and (broken := self._break(turn.fault, (address, number))):
             return broken

@@ -71,3 +71,7 @@ SELECT id FROM task_runs WHERE state NOT IN ('COMPLETED', 'FAILED', 'ESCALATED',
 
 -- name: live_leases | sandboxes of a run that are still there
 SELECT sandbox FROM leases WHERE goal_run = %(run)s AND ended_at IS NULL;
+
+-- name: work_leases | live leases to work of a run
+SELECT l.id, t.key FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
+WHERE l.goal_run = %(run)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL ORDER BY t.key;

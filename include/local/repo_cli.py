@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from include.database.unit_of_work import transaction
 from include.errors import BadInput
+from include.governance import service as governance
 from include.local import control, store
 from include.local.submit import git_root
 from include.settings import load
@@ -33,6 +35,7 @@ def add(
     root = git_root(path)
     with transaction("cli") as connection:
         store.add_repository(connection, name, root, listed=True)
+        governance.record(connection, getpass.getuser(), "repository.added", name, {"path": str(root)})
     print(f"{name} is {root}.")
 
 

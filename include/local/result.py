@@ -43,6 +43,8 @@ def text(settings: Settings, row: dict[str, Any]) -> str:
         parts.append(row["landing_note"])
     if row["verdicts"]:
         parts.append("Verdicts:\n" + "\n".join(_verdict(verdict) for verdict in row["verdicts"]))
+    if row["notices"]:
+        parts.append("Notices:\n" + "\n".join(f"  {notice['kind']}: {notice['words']}" for notice in row["notices"]))
     parts += [f"  {task['key']}: {task['state']}. {task['reason']}" for task in row["tasks"] if task["state"] in ("FAILED", "ESCALATED")]
     model = f"; model: {OFFLINE}" if row["offline"] else ""
     parts.append(f"Cost {money(row['spent_micro'])}, {row['tokens']} tokens{model}; {row['wall_s']:.0f} s from submission to end.")
@@ -62,6 +64,7 @@ def public(settings: Settings, row: dict[str, Any]) -> dict[str, Any]:
         **{name: row[name] for name in _GOAL_FIELDS},
         "tasks": [{name: task[name] for name in _TASK_FIELDS} for task in row["tasks"]],
         "verdicts": row["verdicts"],
+        "notices": row["notices"],
         "commits": commits(row),
         "url": address(settings, row),
     }

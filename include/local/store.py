@@ -10,6 +10,7 @@ from typing import Any
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import BadInput, NotFound
+from include.leases import incidents
 
 _SQL = load(__file__)
 Row = dict[str, Any]
@@ -60,7 +61,7 @@ def goal_of_key(connection: Connection, key: str) -> Row | None:
 
 
 def goal_run(connection: Connection, run: str) -> Row:
-    """One run: see the query. With ``tasks``, ``verdicts`` and the titles of the plan's tasks.
+    """One run: see the query. With ``tasks``, ``verdicts``, ``notices`` and the titles of the plan's tasks.
 
     Raises:
         NotFound: no such run.
@@ -73,6 +74,7 @@ def goal_run(connection: Connection, run: str) -> Row:
     planned = json.loads(plan["document"])["tasks"] if plan else []
     row["tasks"] = [{"title": task["title"], **(tasks.get(task["key"]) or _not_begun(task["key"]))} for task in planned]
     row["verdicts"] = connection.execute(_SQL.verdicts, {"run": run}).fetchall()
+    row["notices"] = incidents.notices(connection, run)
     return row
 
 
@@ -130,3 +132,8 @@ def leftovers(connection: Connection) -> Row:
 def live_leases(connection: Connection, run: str) -> list[str]:
     """The sandboxes of a goal run that are still there."""
     return [row["sandbox"] for row in connection.execute(_SQL.live_leases, {"run": run})]
+
+
+def work_leases(connection: Connection, run: str) -> list[Row]:
+    """The live leases to work of a run: id and the task's key."""
+    return connection.execute(_SQL.work_leases, {"run": run}).fetchall()

@@ -25,6 +25,7 @@ from include.local.processes import Process, default_processes
 from include.settings import ROOT, load
 
 BACKOFF_S = (1.0, 30.0)
+STEADY_S = 10.0  # a process that was ready for so long begins its backoff anew
 HEALTH_S = 5.0
 UNHEALTHY_AFTER = 3
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -39,7 +40,9 @@ class Child:
     state: str = "waiting"  # waiting, starting, ready, unhealthy, done, crashed
     popen: subprocess.Popen[bytes] | None = None
     restarts: int = 0
+    falls: int = 0  # restarts in a row after a short life: what the pause grows with
     since: float = 0.0
+    ready_at: float = 0.0  # 0: not since its start
     exit: int | None = None
     due: float = 0.0  # monotonic: not before
     looked: float = 0.0
@@ -57,6 +60,7 @@ class Child:
             "state": self.state,
             "pid": pid,
             "restarts": self.restarts,
+            "falls": self.falls,
             "since": self.since,
             "address": self.process.address,
             "exit": self.exit,
@@ -130,7 +134,7 @@ class Supervisor:
             self._say(f"{child.process.name} cannot be started: {error}")
             self._crashed(child, time.monotonic())
             return
-        child.state, child.since, child.misses = "starting", time.time(), 0
+        child.state, child.since, child.ready_at, child.misses = "starting", time.time(), 0.0, 0
 
     def _spawn(self, process: Process) -> subprocess.Popen[bytes]:
         log = open_log(self.home, process.name)
@@ -159,16 +163,14 @@ class Supervisor:
         self._crashed(child, now)
 
     def _crashed(self, child: Child, now: float) -> None:
-        lived = time.time() - child.since
-        child.restarts = child.restarts + 1
-        # The backoff is forgotten once a process has lived for twice its longest pause.
-        step = 0 if lived > 2 * BACKOFF_S[1] else min(child.restarts - 1, 5)
-        child.state, child.due = "crashed", now + min(BACKOFF_S[0] * 2**step, BACKOFF_S[1])
+        was_steady = child.ready_at > 0 and time.time() - child.ready_at > STEADY_S
+        child.restarts, child.falls = child.restarts + 1, 1 if was_steady else child.falls + 1
+        child.state, child.due = "crashed", now + min(BACKOFF_S[0] * 2 ** min(child.falls - 1, 5), BACKOFF_S[1])
 
     def _look(self, child: Child, now: float) -> None:
         child.looked = now
         if child.process.ready():
-            child.state, child.misses = "ready", 0
+            child.state, child.misses, child.ready_at = "ready", 0, child.ready_at or time.time()
         elif child.state != "starting":
             child.misses += 1
             child.state = "unhealthy" if child.misses >= UNHEALTHY_AFTER else child.state

@@ -49,15 +49,20 @@ class NotVerifiable(NamedTuple):
     lease: UUID | None = None
 
 
-def open_attempt(connection: Connection, settings: Settings, run: dict[str, Any], document: str, key: str) -> Opened | NotVerifiable:
+def open_attempt(
+    connection: Connection, settings: Settings, run: dict[str, Any], document: str, key: str, epoch: int | None = None
+) -> Opened | NotVerifiable:
     """The attempt to verify. Our tables decide: whatever Airflow shows, only what is handed in is looked at.
 
     Args:
         run: the goal run, locked.
         document: JSON of its plan.
         key: of the task.
+        epoch: of the attempt that the asking step has begun to verify; another one is not its business.
     """
     row = tasks.lock(connection, run["id"], key)
+    if epoch is not None and row["epoch"] != epoch:
+        return NotVerifiable(True, f"Attempt {row['epoch']} has taken over from attempt {epoch}.")
     state = TaskRunState(row["state"])
     if state in (TaskRunState.COMPLETED, TaskRunState.MERGE_QUEUE):
         return NotVerifiable(True, f"Task {key} is {state}; its verdict stands.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Refused
@@ -64,11 +65,18 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
         return _record(connection, run, Landed("already", commit, run["landing_note"]))
     if now != landing.candidate.parents[0]:
         return Landed("moved", None, f"{run['base_branch']} has moved to {now[:12]}")
-    refusal = person.push(repository, run["path"], commit, f"refs/heads/{run['base_branch']}", now)
+    ref = f"refs/heads/{run['base_branch']}"
+    faults.point("landing.push.before")
+    refusal = person.push(repository, run["path"], commit, ref, now)
+    faults.point("landing.push.after")
+    if refusal is not None and person.take_back(repository, run["path"], ref, now, commit):
+        refusal = person.push(repository, run["path"], commit, ref, now)
     if refusal is None:
         return _record(connection, run, Landed("landed", commit, ""))
     if mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"]) != now:
         return Landed("moved", None, f"{run['base_branch']} moved while it was pushed")
+    if locks := person.locks_of(run["path"], ref):
+        refusal = f"{' and '.join(locks)} are there, of a git that runs or was killed (if none runs, remove them, and look at `git status`)"
     note = f"{run['base_branch']} was left as it is: {refusal}. {_keep(repository, run, commit)}"
     return _record(connection, run, Landed("kept", commit, note))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import NotFound, Refused, StaleEpoch
@@ -97,6 +98,8 @@ def _swap(connection: Connection, settings: Settings, run: dict[str, Any], task_
     connection.execute(_SQL.complete_task, values)
     if before:
         return Merged("already", commit)
+    faults.point("merge.move.before")
     if trees.move_ref(repository, target, commit, tip):
+        faults.point("merge.move.after")
         return Merged("merged", commit)
     raise Refused(f"{target} was moved by something that holds no lock on goal run {run['id']}; nothing was merged")

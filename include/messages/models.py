@@ -81,7 +81,7 @@ class TaskComplete(Wire):
 class TaskFailed(Wire):
     """The worker gives up; nothing follows."""
 
-    kind: Literal["gave_up", "model", "budget", "cancelled", "crashed"]
+    kind: Literal["gave_up", "model", "away", "budget", "cancelled", "crashed"]
     reason: str = Field(max_length=8000)
 
 
@@ -105,6 +105,7 @@ class TaskAssign(Wire):
     lease: LeaseTerms
     heartbeat_s: int
     test_timeout_s: int
+    first_turn: int = Field(default=1, ge=1, description="The turn to ask for first, with no results: more than 1 for a resumed attempt.")
 
 
 class TaskCancel(Wire):
@@ -114,9 +115,9 @@ class TaskCancel(Wire):
 
 
 class LlmError(Wire):
-    """Why there is no response. ``budget`` and ``model`` end the attempt."""
+    """Why there is no response. ``unknown``: nobody knows if the model answered; ``lost``: the broker died over it. Both: ask again."""
 
-    kind: Literal["budget", "model", "unknown"]
+    kind: Literal["budget", "model", "away", "unknown", "lost"]
     message: str
 
 

@@ -20,6 +20,7 @@ from include.settings import Settings
 
 _SQL = load(__file__)
 TRIES = 2
+LOST = "lost"
 _SYSTEM = """You are the planner of Airlock. You turn a goal for one git repository into a task graph.
 Each task is done by one worker in a sandbox without a network: it edits files, runs the tests and commits. Each task's branch is
 tested again and merged before the tasks that depend on it start. Make few tasks, each with a clear prompt that stands alone, with the
@@ -33,7 +34,7 @@ def ask(connection: Connection, run: dict[str, Any], files: list[str], number: i
     Args:
         run: the goal run (with goal_text and agent).
         files: paths of the base's tree, for orientation.
-        number: 1, or 2 with the findings of the first plan.
+        number: from 1; each call has its own.
         findings: what was wrong with the last plan.
     """
     body = {
@@ -75,6 +76,11 @@ def _prompt(run: dict[str, Any], files: list[str], findings: list[str]) -> str:
 def answer(connection: Connection, run: dict[str, Any], number: int) -> dict[str, Any] | None:
     """The request row of a planning call, or None if it was never asked."""
     return connection.execute(_SQL.model_request, {"address": address(run, number)}).fetchone()
+
+
+def was_lost(row: dict[str, Any]) -> bool:
+    """The broker died over this call: it is not sent again, another one may be."""
+    return bool(row["state"] == "failed" and row["error_kind"] == LOST)
 
 
 def read(row: dict[str, Any]) -> Plan | list[str]:

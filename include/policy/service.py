@@ -7,6 +7,7 @@ from psycopg.types.json import Jsonb
 from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection
+from include.governance import service as governance
 from include.policy import cedar
 from include.policy.models import AdmissionRequest, Decision
 
@@ -21,13 +22,10 @@ def decide_admission(connection: Connection, request: AdmissionRequest, goal_run
         epoch: of the attempt that would be granted.
     """
     decision = judge_admission(request)
-    connection.execute(
-        _SQL.insert_decision,
-        {
-            **decision.model_dump(), "rules": list(decision.rules), "id": new_id(), "goal_run": goal_run, "task_run": request.task_run,
-            "epoch": epoch, "action": "admit", "inputs": Jsonb(request.model_dump()),
-        },
-    )  # fmt: skip
+    said = {**decision.model_dump(), "rules": list(decision.rules), "epoch": epoch, "action": "admit"}
+    stored = {**said, "id": new_id(), "goal_run": goal_run, "task_run": request.task_run, "inputs": Jsonb(request.model_dump())}
+    connection.execute(_SQL.insert_decision, stored)
+    governance.record(connection, decision.decided_by, "policy.decided", request.task_run, said)
     return decision
 
 

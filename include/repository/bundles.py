@@ -25,6 +25,7 @@ def export_bundle(settings: Settings, mirror: Path, commit: str) -> Path:
     """
     bundle = settings.bundles_dir / f"{commit}.bundle"
     if bundle.exists():
+        os.utime(bundle)  # young again: it is not pruned under the one who asks for it now
         return bundle
     git.run(["cat-file", "-e", f"{commit}^{{commit}}"], mirror)
     settings.bundles_dir.mkdir(parents=True, exist_ok=True)

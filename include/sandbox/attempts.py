@@ -14,16 +14,16 @@ from typing import Final, TypeVar
 
 import psycopg
 
+from include import faults
 from include.database.unit_of_work import async_transaction
 from include.errors import NotFound, SandboxFailed, Unavailable
-from include.sandbox import bubblewrap, folders, store, workspace
+from include.sandbox import bubblewrap, folders, leftovers, store, workspace
 from include.sandbox.engine import Engine
 from include.sandbox.models import Evidence, Exit, Handin, LeaseRow, Mount, Spec
 from include.sandbox.relay_link import RelayLink
 from include.settings import Settings
 
 _AGAIN_S: Final = 0.5
-_OWN_TIMEOUT_EXITS: Final = (124, 137)
 _Result = TypeVar("_Result")
 log = logging.getLogger("warden")
 
@@ -44,6 +44,7 @@ class Attempts:
         self._made: dict[str, LeaseRow] = {}  # stands in the engine
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._because: dict[str, str] = {}
+        self._copying = asyncio.Lock()  # held while a copy for all sandboxes may be in the making
         self.ready = False  # reconciled since the start
         self._python, self._python_mount = folders.python_inside(root) if engine.rung == "bubblewrap" else ("python3", None)
 
@@ -80,7 +81,9 @@ class Attempts:
                 return False
             if name not in self._made:
                 await self._make(name)
+            faults.point("warden.start.before")
             await self._engine.start(name)
+            faults.point("warden.start.after")
             self._watch(name)
             await self._note_started(self._made[name])
             return True
@@ -97,7 +100,7 @@ class Attempts:
 
     async def _live(self, name: str) -> LeaseRow:
         async with async_transaction("warden") as connection:
-            lease = await store.find(connection, self._settings.node, name)
+            lease = await store.find(connection, self._settings, name)
         if lease is None or not lease.live:
             raise NotFound(
                 f"There is no live lease for {name} on node {self._settings.node}: it was never granted, was revoked, or has ended."
@@ -118,7 +121,8 @@ class Attempts:
             raise SandboxFailed(f"The keys of {name} are gone: the attempt has ended. Ask for a new one.")
         await self._engine.remove(name)  # of a try that was cut off
         folder, uid = self._root / name, self._engine.uid(name)
-        toolbox = await asyncio.to_thread(folders.toolbox, self._settings, self._root)
+        async with self._copying:
+            toolbox = await asyncio.to_thread(folders.toolbox, self._settings, self._root)
         await asyncio.to_thread(workspace.make, folder, lease, keys, self._settings.bundles_dir, uid, self._quota)
         if lease.kind == "work":
             self._link.open(name, str(lease.task_run), folder / "task")
@@ -136,7 +140,7 @@ class Attempts:
         if self._python_mount:
             mounts.append(self._python_mount)
         own = uid if uid is not None else folder.stat().st_uid
-        return Spec(lease.sandbox, lease.id, lease.kind, folder, tuple(mounts), lease.seconds_left, own, self._python)
+        return Spec(lease.sandbox, lease.id, lease.kind, folder, tuple(mounts), lease.seconds_at_most, own, self._python)
 
     # -- watched and ended -------------------------------------------------------------------------------------------------
 
@@ -168,6 +172,7 @@ class Attempts:
         handin = await asyncio.to_thread(_take, folder, self._settings.handins_dir, lease)
         evidence = Evidence(exit_, written, handin, self._because.get(name, ""))
         await _insist(lambda: self._store(lease, evidence))
+        faults.point("warden.evidence.after-commit")
         self._link.close(name)
         await _insist(lambda: self._engine.remove(name))
         await _insist(lambda: asyncio.to_thread(workspace.remove, folder))
@@ -178,26 +183,48 @@ class Attempts:
 
     async def _store(self, lease: LeaseRow, evidence: Evidence) -> None:
         async with async_transaction("warden") as connection:
-            if not evidence.because and evidence.exit.code in _OWN_TIMEOUT_EXITS:  # its own timeout was faster than we
-                rows = await store.over(connection, self._settings.node, 0, self._settings.unwatched_s)
-                evidence = evidence._replace(because=next((row["because"] for row in rows if row["lease"] == lease.id), ""))
             await store.store_evidence(connection, lease.id, evidence)
+            faults.point("warden.evidence.before-commit")
 
     async def _ended(self, lease: LeaseRow) -> None:
         async with async_transaction("warden") as connection:
             await store.ended(connection, lease.id)
+            faults.point("warden.end.before-commit")
 
     # -- after a restart ---------------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> None:
         """Bring what is there in line with the leases: adopt what runs, end what is lost, remove what nobody owns."""
         async with async_transaction("warden") as connection:
-            leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings.node)}
+            leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings)}
         there = await self._engine.own()
         for name in sorted({*there, *self._directories(), *leases}):
             async with self._locks[name]:
                 await self._settle(name, leases.get(name), there.get(name))
-        await asyncio.to_thread(self._sweep_copies)
+        await asyncio.to_thread(self._sweep_copies, set(), not self._made)
+
+    async def reap(self) -> None:
+        """End whatever no live lease owns, beside what is being made and ended right now."""
+        there = await self._engine.own()
+        async with async_transaction("warden") as connection:
+            if forgotten := await store.forget_keys_of_ended(connection, self._settings.node):
+                log.info("deleted the keys of %d ended attempts", forgotten)
+            leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings)}
+        for name in sorted({*there, *self._directories(), *self._made} - set(leases)):
+            await self._reap_one(name)
+        async with self._copying:
+            await asyncio.to_thread(self._sweep_copies, {str(lease.id) for lease in leases.values()}, False)
+
+    async def _reap_one(self, name: str) -> None:
+        async with self._locks[name]:
+            async with async_transaction("warden") as connection:  # asked again: it may have been granted since
+                if await store.find(connection, self._settings, name) is not None:
+                    return
+            if name not in self._made:
+                await self._clean(name)
+                return
+            known = self._made[name]
+        await self.end_what_is_over(known, "its lease has ended")
 
     def _directories(self) -> set[str]:
         mounted = {point.relative_to(self._root).parts[0] for point in workspace.mounts_under(self._root) if point != self._root}
@@ -226,16 +253,19 @@ class Attempts:
     async def _clean(self, name: str) -> None:
         if (self._root / name).exists():
             log.info("%s belongs to no live lease, or never started: removed", name)
+        self._link.close(name)
         await self._engine.remove(name)
+        await asyncio.to_thread(leftovers.end_processes, self._root, name)
         await asyncio.to_thread(workspace.remove, self._root / name)
 
-    def _sweep_copies(self) -> None:
-        """Half-made copies; and old toolboxes once no sandbox that may mount them lives."""
-        toolboxes = sorted(self._root.glob(".toolbox-*"), key=lambda path: path.stat().st_mtime)
-        for path in (*self._root.glob(".*.part-*"), *self._root.glob(".probe-*"), *(() if self._made else toolboxes[:-1])):
+    def _sweep_copies(self, in_the_making: set[str], toolboxes_too: bool) -> None:
+        """Half-made copies but those of the named leases; and old toolboxes while no sandbox that may mount them lives."""
+        toolboxes = sorted(self._root.glob(".toolbox-*"), key=lambda path: path.stat().st_mtime) if toolboxes_too else []
+        for path in (*self._root.glob(".*.part-*"), *self._root.glob(".probe-*"), *toolboxes[:-1]):
             workspace.remove(path)
         for part in self._settings.handins_dir.glob("*.part"):
-            part.unlink(missing_ok=True)
+            if part.stem not in in_the_making:
+                part.unlink(missing_ok=True)
 
 
 def _take(folder: Path, handins: Path, lease: LeaseRow) -> Handin:

@@ -11,13 +11,13 @@ _PATIENCE_S = 60.0
 
 
 def ensure_sandbox(name: str) -> None:
-    """Make and start the sandbox of a live lease; one that is there is adopted.
+    """Make and start the sandbox of a live lease; one that is there is adopted. If its lease is over, its evidence will say so.
 
     Args:
         name: ``leases.sandbox``.
 
     Raises:
-        SandboxFailed: the warden could not, or there is no live lease of that name.
+        SandboxFailed: the warden could not.
         Unavailable: the warden or PostgreSQL does not answer; try again.
     """
     socket = settings().warden_socket
@@ -25,8 +25,8 @@ def ensure_sandbox(name: str) -> None:
         transport=httpx.HTTPTransport(uds=str(socket), verify=False), base_url="http://warden/v1.41", timeout=_PATIENCE_S, verify=False
     ) as warden:
         try:
-            _expect(warden.post("/containers/create", params={"name": name}, json={}), name, 201, 409)
-            _expect(warden.post(f"/containers/{name}/start"), name, 204, 304)
+            _expect(warden.post("/containers/create", params={"name": name}, json={}), name, 201, 404, 409)
+            _expect(warden.post(f"/containers/{name}/start"), name, 204, 304, 404)
         except httpx.HTTPError as error:
             raise Unavailable(f"The warden does not answer at {socket} ({error}). Look at `./airlock status`.") from error
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import httpx
@@ -23,7 +26,7 @@ def leftovers(settings: Settings) -> dict[str, int]:
     strays = [path for path in attempts if path.name not in owned]
     return {
         "containers": len([name for name in _containers(settings) if name not in owned]),
-        "processes": len([name for name in _processes(root) if name not in owned]),
+        "processes": sum(len(pids) for name, pids in processes(root).items() if name not in owned),
         "mounts": len([point for point in workspace.mounts_under(root) if point.relative_to(root).parts[0] not in owned]),
         "sockets": len([path for path in strays if (path / "task" / "relay.sock").exists()]),
         "directories": len(strays) + len(list(settings.handins_dir.glob("*.part"))),
@@ -49,12 +52,19 @@ def _containers(settings: Settings) -> list[str]:
     return [row["Names"][0].lstrip("/") for row in rows]
 
 
-def _processes(root: Path) -> list[str]:
-    """For each process that sees an attempt's directory as /run/task: the attempt's name."""
-    found = []
+def end_processes(root: Path, name: str) -> None:
+    """Kill what still sees the directory of this attempt, which nobody owns."""
+    for process in processes(root).get(name, []):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def processes(root: Path) -> dict[str, list[int]]:
+    """The processes that see an attempt's directory below ``root`` as /run/task, by the attempt's name."""
+    found = dict[str, list[int]]()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (name := _attempt_of(entry, root)):
-            found.append(name)
+            found.setdefault(name, []).append(int(entry.name))
     return found
 
 

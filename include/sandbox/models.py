@@ -21,7 +21,7 @@ class LeaseRow(BaseModel):
     epoch: int | None
     input_commit: str
     spec: dict[str, Any]
-    seconds_left: int
+    seconds_at_most: int  # for the sandbox's own timeout, the last line: later than any end that the warden may know of
     started: bool
     live: bool
 

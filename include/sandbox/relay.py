@@ -26,6 +26,7 @@ import redis.asyncio as redis
 from redis.exceptions import ConnectionError as StreamsAway
 from redis.exceptions import RedisError
 
+from include import faults
 from include.sandbox.sockets import listen_seqpacket, peer_uid
 
 DONE, REFUSED, LATER = 0, 1, 2
@@ -43,7 +44,9 @@ WAIT_MS: Final = 5000
 ENTRIES: Final = 16
 UNPRIVILEGED_UID: Final = 19999
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
-_ENVIRONMENT: Final = frozenset({"PATH", "LANG", "LC_ALL", "AIRLOCK_HOME", "AIRLOCK_STARTED_BY"})  # no secret reaches it by another name
+_ENVIRONMENT: Final = frozenset(
+    {"PATH", "LANG", "LC_ALL", "AIRLOCK_HOME", "AIRLOCK_STARTED_BY", "AIRLOCK_FAULTS"}
+)  # no secret reaches it by another name
 _GET: Final = struct.Struct(">QQH")
 _ENTRY: Final = struct.Struct(">QQI")
 _HEX: Final = frozenset(b"0123456789abcdef")
@@ -153,7 +156,9 @@ class Gate:
         if len(signature) < SIGNATURE or not _HEX.issuperset(signature) or self._total + len(payload) > TOTAL_BYTES:
             return REFUSED, b""
         self._total += len(payload)
+        faults.point("relay.append.before")
         await self._streams.xadd(f"task:{self._task_run}:out", {"e": body, "s": signature})
+        faults.point("relay.append.after")
         return DONE, b""
 
     async def _get(self, payload: bytes) -> tuple[int, bytes]:
@@ -224,7 +229,7 @@ class Relay:
                 connection.send(b"ok")
 
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """``keep``: close all gates but these; ``open``: a gate with the passed socket; ``close``: one gate."""
+        """``keep``: close all gates but these; ``open``: a gate with the passed socket; ``close``: one gate; nothing: a sign of life."""
         if "keep" in message:
             for sandbox in set(self.gates) - set(message["keep"]):
                 self.gates.pop(sandbox).close()

@@ -1,4 +1,7 @@
-"""The warden's end of the relay: it binds the sockets, keeps the descriptors, and passes them on, again to each new relay."""
+"""The warden's end of the relay: it binds the sockets, keeps the descriptors, and passes them on, again to each new relay.
+
+While nothing is to be said it asks for a sign of life; each answer of the relay within 2 s is one.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,13 @@ class RelayLink:
 
     Args:
         control: path of the relay's control socket.
+        ping_s: how long the line may be quiet before the relay is asked for a sign of life.
     """
 
-    def __init__(self, control: Path) -> None:
-        self._control = control
+    def __init__(self, control: Path, ping_s: float) -> None:
+        self._control, self._ping_s = control, ping_s
+        self.answered = asyncio.Event()
+        """Set at each answer of the relay; whoever waits for it clears it."""
         self._listeners: dict[str, tuple[str, socket.socket]] = {}
         self._connection: socket.socket | None = None
         self._news: asyncio.Queue[str] = asyncio.Queue()
@@ -55,22 +61,24 @@ class RelayLink:
 
     async def _tell_a_relay(self) -> None:
         connection = connect_seqpacket(self._control)
-        connection.setblocking(False)
         with connection:
-            await _say(connection, {"keep": list(self._listeners)})
+            await self._say(connection, {"keep": list(self._listeners)})
             for sandbox in list(self._listeners):
                 await self._pass(connection, sandbox)
             while True:
-                await self._pass(connection, await self._next(connection))
+                news = await self._next(connection)
+                await (self._pass(connection, news) if news else self._say(connection, {}))
 
-    async def _next(self, connection: socket.socket) -> str:
-        """The next sandbox with news. Raises ConnectionError when the relay is gone."""
+    async def _next(self, connection: socket.socket) -> str | None:
+        """The next sandbox with news, or None when it is time for a sign of life. Raises ConnectionError when the relay is gone."""
         news = asyncio.create_task(self._news.get())
         gone = asyncio.create_task(asyncio.get_running_loop().sock_recv(connection, 16))  # unasked, it only ever says goodbye
         try:
-            await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if news.done():
+            done, _ = await asyncio.wait({news, gone}, timeout=self._ping_s, return_when=asyncio.FIRST_COMPLETED)
+            if news in done:
                 return news.result()
+            if not done:
+                return None
             raise ConnectionError("the relay is gone")
         finally:
             for task in (news, gone):
@@ -80,13 +88,13 @@ class RelayLink:
     async def _pass(self, connection: socket.socket, sandbox: str) -> None:
         known = self._listeners.get(sandbox)
         if known is None:
-            await _say(connection, {"close": sandbox})
+            await self._say(connection, {"close": sandbox})
         else:
-            await _say(connection, {"open": sandbox, "task_run": known[0]}, known[1].fileno())
+            await self._say(connection, {"open": sandbox, "task_run": known[0]}, known[1].fileno())
 
-
-async def _say(connection: socket.socket, message: dict[str, object], descriptor: int | None = None) -> None:
-    socket.send_fds(connection, [json.dumps(message).encode()], [] if descriptor is None else [descriptor])
-    answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 16), _ANSWER_S)
-    if answer != b"ok":
-        raise ConnectionError("the relay is gone")
+    async def _say(self, connection: socket.socket, message: dict[str, object], descriptor: int | None = None) -> None:
+        socket.send_fds(connection, [json.dumps(message).encode()], [] if descriptor is None else [descriptor])
+        answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 16), _ANSWER_S)
+        if answer != b"ok":
+            raise ConnectionError("the relay is gone")
+        self.answered.set()

@@ -49,8 +49,9 @@ def listen_seqpacket(path: Path) -> socket.socket:
 
 
 def connect_seqpacket(path: Path) -> socket.socket:
-    """Connect to a control socket. Raises OSError."""
+    """Connect to a control socket, without waiting for one that does not accept. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setblocking(False)
     try:
         with short(path) as name:
             connection.connect(name)

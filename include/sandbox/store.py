@@ -23,16 +23,30 @@ async def beat(connection: AsyncConnection, node: str) -> None:
     await connection.execute(_SQL.beat, {"name": node})
 
 
-async def unended(connection: AsyncConnection, node: str) -> list[LeaseRow]:
+async def pulse(connection: AsyncConnection, settings: Settings) -> None:
+    """Say that this node's relay answers; a gap of three beats is an outage."""
+    await connection.execute(_SQL.pulse, {"node": settings.node, "gap": 3 * settings.pulse_s})
+
+
+async def unended(connection: AsyncConnection, settings: Settings) -> list[LeaseRow]:
     """Every lease of this node that has not ended."""
-    cursor = await connection.execute(_SQL.unended, {"node": node, "sandbox": None})
+    cursor = await connection.execute(_SQL.unended, _of_node(settings, None))
     return [LeaseRow.model_validate(row) for row in await cursor.fetchall()]
 
 
-async def find(connection: AsyncConnection, node: str, sandbox: str) -> LeaseRow | None:
+async def find(connection: AsyncConnection, settings: Settings, sandbox: str) -> LeaseRow | None:
     """The lease of a sandbox's name that has not ended, or None."""
-    row = await (await connection.execute(_SQL.unended, {"node": node, "sandbox": sandbox})).fetchone()
+    row = await (await connection.execute(_SQL.unended, _of_node(settings, sandbox))).fetchone()
     return LeaseRow.model_validate(row) if row else None
+
+
+def _of_node(settings: Settings, sandbox: str | None) -> dict[str, Any]:
+    return {"node": settings.node, "sandbox": sandbox, "slack": 2 * settings.heartbeat_timeout_s}
+
+
+async def forget_keys_of_ended(connection: AsyncConnection, node: str) -> int:
+    """Delete keys of attempts that have ended; returns how many there were."""
+    return (await connection.execute(_SQL.forget_keys_of_ended, {"node": node})).rowcount
 
 
 async def keys(connection: AsyncConnection, lease: UUID) -> dict[str, str] | None:

@@ -29,6 +29,7 @@ from include.sandbox.sockets import listen
 from include.settings import Settings, settings
 
 BEAT_S: Final = 10.0
+REAP_S: Final = 10.0
 AGAIN_S: Final = 0.5
 _FOR_EVER_S: Final = 10 * 365 * 86400.0
 log = logging.getLogger("warden")
@@ -78,7 +79,7 @@ class Judge:
     async def _end(self, connection: AsyncConnection, sandbox: str, because: str) -> None:
         if sandbox in self._ending:
             return
-        lease = await store.find(connection, self._settings.node, sandbox)
+        lease = await store.find(connection, self._settings, sandbox)
         if lease is not None:
             task = asyncio.create_task(self._attempts.end_what_is_over(lease, because))
             self._ending[sandbox] = task
@@ -108,6 +109,31 @@ async def _beat(mine: Settings) -> None:
         await _until_done(lambda c: store.beat(c, mine.node))
 
 
+async def _pulse(mine: Settings, link: RelayLink) -> None:
+    """Pass each sign of life of the relay on to PostgreSQL; without one nothing of this node's work counts as silent."""
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                mine.dsn("warden"), row_factory=dict_row, autocommit=True, connect_timeout=5
+            ) as c:
+                while True:
+                    link.answered.clear()
+                    await link.answered.wait()
+                    await store.pulse(c, mine)
+        except (psycopg.Error, OSError) as error:
+            log.warning("PostgreSQL: %s", str(error).strip())
+            await asyncio.sleep(AGAIN_S)
+
+
+async def _reap(attempts: Attempts) -> None:
+    while True:
+        await asyncio.sleep(REAP_S)
+        try:
+            await attempts.reap()
+        except (AirlockError, psycopg.Error, OSError) as error:
+            log.warning("The reaper tries again: %s", str(error).strip())
+
+
 async def _until_done(do) -> None:  # type: ignore[no-untyped-def]
     while True:
         try:
@@ -133,7 +159,7 @@ async def run(mine: Settings) -> None:
     quota = await asyncio.to_thread(workspace.quota_works, root)
     engine = await probe.choose(mine, quota)
     log.info("rung: %s. %s", engine.rung, engine.notice or "Nothing is missing.")
-    link = RelayLink(mine.run_dir / "relay-control.sock")
+    link = RelayLink(mine.run_dir / "relay-control.sock", mine.pulse_s)
     attempts = Attempts(mine, engine, link, root, quota)
     config = uvicorn.Config(application(attempts, mine.image), log_level="warning", access_log=False, lifespan="off")
     server = _Server(config)
@@ -153,7 +179,7 @@ async def _work(mine: Settings, attempts: Attempts, link: RelayLink, rung: str, 
     attempts.ready = True
     await _register(mine, rung, notice)
     async with asyncio.TaskGroup() as group:
-        for part in (link.run(), Judge(mine, attempts).run(), _beat(mine)):
+        for part in (link.run(), Judge(mine, attempts).run(), _beat(mine), _pulse(mine, link), _reap(attempts)):
             group.create_task(part)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from include import faults
 from include.catalog import store as catalog
 from include.database.queries import load
 from include.database.unit_of_work import Connection
@@ -15,22 +16,46 @@ from include.policy import service as policy
 from include.policy.models import AdmissionRequest
 from include.repository import bundles, mirror, trees
 from include.settings import Settings
+from include.tasks import resume
 from include.tasks import service as tasks
-from include.tasks.models import ENDED_RUNS, Failure, TaskRunState
+from include.tasks.models import ENDED_RUNS, TaskRunState
+from include.tasks.resume import Left, Taken
 
 _SQL = load(__file__)
 OpenRun = Callable[[], dict[str, Any]]
 
 
 class Admission(NamedTuple):
-    """What became of the request to be admitted, and the words for the step's log."""
+    """What became of the request to be admitted, and the words for the step's log.
 
-    outcome: Literal["admitted", "merged", "no_room", "refused"]
+    ``wait`` goes with the query that says when to ask again and its subject, ``take_in`` with what is to be taken in first.
+    """
+
+    outcome: Literal["admitted", "merged", "wait", "take_in", "refused"]
+    words: str
+    query: Literal["", "due", "over", "room"] = ""
+    subject: str = ""
+    left: Left | None = None
+
+
+class _Start(NamedTuple):
+    """What an attempt begins with."""
+
+    commit: str
+    resumed_from: int | None
     words: str
 
 
 def entry(
-    connection: Connection, settings: Settings, run: dict[str, Any], document: str, key: str, ti_id: str, cleared: bool, open_run: OpenRun
+    connection: Connection,
+    settings: Settings,
+    run: dict[str, Any],
+    document: str,
+    key: str,
+    ti_id: str,
+    cleared: bool,
+    open_run: OpenRun,
+    taken: Taken | None = None,
 ) -> Admission:
     """Let the next attempt of a task run in, or say why not.
 
@@ -41,9 +66,10 @@ def entry(
         ti_id: the admit step's Airflow task-instance id.
         cleared: True if this step ran before in this run: only then may an ended goal run be opened again.
         open_run: brings the goal run to RUNNING and returns its row; called only when the task may enter.
+        taken: what was taken in of the attempt that is resumed, when ``take_in`` was asked for.
 
     Returns:
-        ``admitted``; ``merged`` (nothing is left to do); ``no_room`` (ask again later); ``refused`` (the reason is stored).
+        ``admitted``; ``merged`` (nothing is left to do); ``wait``; ``take_in``; ``refused`` (the reason is stored).
     """
     row = tasks.lock(connection, run["id"], key)
     if row["state"] == TaskRunState.COMPLETED:
@@ -55,14 +81,32 @@ def entry(
     if missing := tasks.unmerged(connection, run["id"], task.depends_on):
         words = f"Task {key} needs {', '.join(missing)} merged first, and they are not, whatever Airflow shows. Clear their steps."
         return Admission("refused", words)
+    if not by_person and (seconds := tasks.seconds_until_due(connection, row["id"], ti_id)):
+        return Admission("wait", f"The next attempt is due in {seconds} s: {row['reason']}", "due", row["id"])
+    if row["epoch"]:  # its place is room: an attempt that was cleared must not wait for itself
+        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
+    source = resume.goes_on_from(connection, row)
+    left = resume.left_behind(connection, row["id"], source) if source else None
+    if left is not None and not left.over:
+        return Admission("wait", f"Attempt {left.epoch} is being ended; what it committed is kept.", "over", str(left.lease))
     node = leases.find_room(connection)
     if node is None:
-        return Admission("no_room", "All places are taken (or no warden is alive); waiting for room.")
-    return _admit(connection, settings, open_run(), row, task, node, ti_id)
+        return Admission("wait", "All places are taken (or no warden is alive); waiting for room.", "room", "any")
+    if left is not None and left.handed_in and (taken is None or taken.epoch != left.epoch):
+        return Admission("take_in", f"Taking in what attempt {left.epoch} had committed.", left=left)
+    return _admit(connection, settings, open_run(), row, task, node, ti_id, left, taken)
 
 
 def _admit(
-    connection: Connection, settings: Settings, run: dict[str, Any], row: dict[str, Any], task: Task, node: dict[str, Any], ti_id: str
+    connection: Connection,
+    settings: Settings,
+    run: dict[str, Any],
+    row: dict[str, Any],
+    task: Task,
+    node: dict[str, Any],
+    ti_id: str,
+    left: Left | None,
+    taken: Taken | None,
 ) -> Admission:
     tasks.to_policy_check(connection, row)
     decision = policy.decide_admission(connection, _request(connection, run, row, task), run["id"], row["epoch"] + 1)
@@ -70,7 +114,24 @@ def _admit(
         escalate = {"budget-used-up", "deadline-over"} & set(decision.rules)
         tasks.set_state(connection, row["id"], TaskRunState.ESCALATED if escalate else TaskRunState.FAILED, decision.reason)
         return Admission("refused", f"Policy forbids it ({', '.join(decision.rules) or decision.decided_by}): {decision.reason}.")
-    return _grant(connection, settings, run, row, task, node, ti_id)
+    start = _start(connection, settings, run, row, left, taken)
+    return _grant(connection, settings, run, row, task, node, ti_id, start)
+
+
+def _start(
+    connection: Connection, settings: Settings, run: dict[str, Any], row: dict[str, Any], left: Left | None, taken: Taken | None
+) -> _Start:
+    """Where a resumed attempt was, else the last accepted commit, else the goal branch."""
+    if left is not None and not left.handed_in:
+        return _Start(left.input_commit, left.epoch, f"going on from attempt {left.epoch}, which had committed nothing")
+    if left is not None and taken is not None and taken.commit:
+        tasks.accept(connection, row["id"], taken.commit)
+        return _Start(taken.commit, left.epoch, f"going on from attempt {left.epoch}")
+    if taken is not None and taken.commit is None:
+        tasks.set_feedback(connection, row["id"], f"Its commits were refused: {taken.words}")
+    repository = mirror.path_of(settings, run["repository"])
+    commit = row["accepted_commit"] or trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
+    return _Start(commit, None, f"starting over: {taken.words}" if taken else "starting afresh")
 
 
 def _request(connection: Connection, run: dict[str, Any], row: dict[str, Any], task: Task) -> AdmissionRequest:
@@ -90,20 +151,25 @@ def _request(connection: Connection, run: dict[str, Any], row: dict[str, Any], t
 
 
 def _grant(
-    connection: Connection, settings: Settings, run: dict[str, Any], row: dict[str, Any], task: Task, node: dict[str, Any], ti_id: str
+    connection: Connection,
+    settings: Settings,
+    run: dict[str, Any],
+    row: dict[str, Any],
+    task: Task,
+    node: dict[str, Any],
+    ti_id: str,
+    start: _Start,
 ) -> Admission:
-    repository = mirror.path_of(settings, run["repository"])
-    commit = trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
-    if row["accepted_commit"] and tasks.last_failure(connection, row["id"]) is not Failure.CONFLICT:
-        commit = row["accepted_commit"]
-    bundles.export_bundle(settings, repository, commit)
+    bundles.export_bundle(settings, mirror.path_of(settings, run["repository"]), start.commit)
     leases.revoke_task(connection, row["id"], "a newer attempt took over")
-    epoch = tasks.new_attempt(connection, row["id"], node)
+    epoch = tasks.new_attempt(connection, row["id"], node, start.resumed_from)
     terms = Terms(
         seconds=min(task.lease.max_minutes * 60, run["seconds_left"]),
         max_tokens=task.lease.max_tokens,
         max_micro=min(round(task.lease.max_usd * 1e6), run["left_micro"]),
         capabilities=task.capabilities,
     )
-    grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, commit, ti_id)
-    return Admission("admitted", f"Attempt {epoch} of {task.title!r} on node {grant.node} ({grant.rung}), from commit {commit[:12]}.")
+    grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, start.commit, ti_id)
+    faults.point("admit.grant.before-commit")
+    where = f"on node {grant.node} ({grant.rung}), from commit {start.commit[:12]}, {start.words}"
+    return Admission("admitted", f"Attempt {epoch} of {task.title!r} {where}.")

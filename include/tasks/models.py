@@ -70,14 +70,20 @@ class Failure(StrEnum):
     WORKER_FAILED = "worker_failed"  # the worker gave up or crashed
     LEASE_BROKEN = "lease_broken"  # deadline or heartbeat
     BUDGET = "budget"  # tokens or money of the lease, the goal or the agent are used up
-    MODEL = "model"  # the endpoint refuses (wrong key, refusal) or stays away
+    MODEL = "model"  # the endpoint refuses: wrong key, bad request, refusal
+    MODEL_AWAY = "model_away"  # the endpoint limits the rate, is overloaded or down: not counted
     REFUSED_HANDIN = "refused_handin"  # the quarantine refused the bundle
     RED = "red"  # the gate's verdict
     CONFLICT = "conflict"  # with the goal branch
     PERSON = "person"  # a person cancelled, marked or cleared
 
 
-NOT_COUNTED = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.PERSON})
+class GoesOn(StrEnum):
+    """What the attempt after a failed one begins with."""
+
+    TRANSCRIPT = "transcript"  # it resumes: transcript and last commit, where the worker definition keeps sessions; else as COMMIT
+    COMMIT = "commit"  # it starts over: a fresh transcript, from the last accepted commit if there is one
+    TARGET = "target"  # it starts over on the goal branch as it is now; what was accepted is forgotten
 
 
 class Rework(BaseModel):

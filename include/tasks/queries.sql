@@ -16,10 +16,12 @@ WHERE t.state IS DISTINCT FROM 'COMPLETED'
 UPDATE task_runs SET state = %(state)s, reason = %(reason)s, updated_at = clock_timestamp() WHERE id = %(task_run)s
 
 -- name: next_epoch | the fencing number grows
-UPDATE task_runs SET epoch = epoch + 1, state = 'LEASED', reason = '', updated_at = clock_timestamp() WHERE id = %(task_run)s RETURNING epoch
+UPDATE task_runs SET epoch = epoch + 1, state = 'LEASED', reason = '', due_at = NULL, due_ti = NULL, resume_from = NULL,
+  updated_at = clock_timestamp()
+WHERE id = %(task_run)s RETURNING epoch
 
 -- name: insert_attempt | the row of a new attempt
-INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%(task_run)s, %(epoch)s, %(node)s, %(rung)s)
+INSERT INTO attempts (task_run, epoch, node, rung, resumed_from) VALUES (%(task_run)s, %(epoch)s, %(node)s, %(rung)s, %(resumed_from)s)
 
 -- name: attempt | one attempt
 SELECT * FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
@@ -31,12 +33,11 @@ WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND ended_at IS NULL RETURNI
 -- name: attempt_done | the worker handed in
 UPDATE attempts SET state = 'DONE' WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND state = 'COMPLETING'
 
--- name: counts | how many attempts counted and how many were lost
-SELECT count(*) FILTER (WHERE counted) AS counted, count(*) FILTER (WHERE NOT counted AND failure <> 'person') AS lost
-FROM attempts WHERE task_run = %(task_run)s
-
--- name: last_failure | class of the newest attempt's failure
-SELECT failure FROM attempts WHERE task_run = %(task_run)s ORDER BY epoch DESC LIMIT 1
+-- name: history | of the attempts before one: how many counted, how many were lost, how many of the newest failed alike
+SELECT count(*) FILTER (WHERE counted) AS counted, count(*) FILTER (WHERE NOT counted AND failure <> 'person') AS lost,
+  count(*) FILTER (WHERE epoch > (SELECT COALESCE(max(o.epoch), 0) FROM attempts o
+    WHERE o.task_run = %(task_run)s AND o.epoch < %(epoch)s AND o.failure IS DISTINCT FROM %(failure)s)) AS in_a_row
+FROM attempts WHERE task_run = %(task_run)s AND epoch < %(epoch)s
 
 -- name: insert_rework | a step's decision; at most one a step, epoch and task instance
 INSERT INTO reworks (id, task_run, epoch, ti_id, steps, reason, feedback)
@@ -47,6 +48,29 @@ SELECT id, task_run, epoch, ti_id, steps, reason, feedback FROM reworks WHERE ta
 
 -- name: rework_for_epoch | was the attempt of this epoch given up by a step (and not by a person)?
 SELECT EXISTS (SELECT FROM reworks WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND 'admit' = ANY(steps)) AS by_a_step
+
+-- name: prepare | when the next attempt is due, from where it goes on, and what it should know
+UPDATE task_runs SET feedback = %(feedback)s, due_at = clock_timestamp() + make_interval(secs => %(delay_s)s), due_ti = NULL,
+  resume_from = %(resume_from)s, accepted_commit = CASE WHEN %(afresh)s THEN NULL ELSE accepted_commit END
+WHERE id = %(task_run)s
+
+-- name: wait_until_due | the first task instance that asks is the one that waits
+UPDATE task_runs SET due_ti = COALESCE(due_ti, %(ti_id)s) WHERE id = %(task_run)s AND state = 'PENDING_RETRY' AND due_at > clock_timestamp()
+RETURNING due_ti = %(ti_id)s AS mine, ceil(extract(epoch FROM due_at - clock_timestamp()))::int AS seconds
+
+-- name: way | how far an attempt came with its transcript
+SELECT a.epoch, a.resumed_from, a.first_turn, (SELECT count(*) FROM transcripts s
+  WHERE s.task_run = a.task_run AND s.epoch = a.epoch AND s.role = 'assistant')::int AS turns
+FROM attempts a WHERE a.task_run = %(task_run)s AND a.epoch = %(epoch)s
+
+-- name: plan_of | the plan that a task run is a part of
+SELECT t.key, p.document FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN plans p ON p.seq = r.plan WHERE t.id = %(task_run)s
+
+-- name: left_behind | what an attempt that is resumed began with and left; over: it leaves no more, or its warden had half a minute for it
+SELECT l.task_run, l.epoch, l.id AS lease, l.input_commit, e.handin_sha256 IS NOT NULL AS handed_in,
+  l.ended_at IS NOT NULL OR COALESCE(l.revoked_at < clock_timestamp() - interval '30 seconds', false) AS over
+FROM leases l LEFT JOIN evidence e ON e.lease = l.id
+WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s
 
 -- name: set_feedback | what the next attempt should know
 UPDATE task_runs SET feedback = %(feedback)s WHERE id = %(task_run)s

@@ -10,13 +10,11 @@ from include.database.unit_of_work import Connection
 from include.errors import NotFound, StaleEpoch
 from include.leases import service as leases
 from include.settings import Settings
-from include.tasks.models import STEPS, Failure, Rework, TaskRunState
-from include.tasks.rules import ENDED, after_failure
+from include.tasks import resume
+from include.tasks.models import STEPS, Failure, GoesOn, Rework, TaskRunState
+from include.tasks.rules import History, Next, after_failure, ended_as
 
 _SQL = load(__file__)
-_ENDED_AS = {
-    Failure.LOST: "FAILED", Failure.NEVER_STARTED: "SPAWN_FAILED", Failure.PERSON: "CANCELLED", Failure.LEASE_BROKEN: "TIMED_OUT",
-}  # fmt: skip
 _RESTS = frozenset({TaskRunState.FAILED, TaskRunState.ESCALATED, TaskRunState.CANCELLED})
 
 
@@ -87,11 +85,12 @@ def to_policy_check(connection: Connection, row: dict[str, Any]) -> None:
     set_state(connection, row["id"], TaskRunState.POLICY_CHECK)
 
 
-def new_attempt(connection: Connection, task_run: str, node: dict[str, Any]) -> int:
-    """The next epoch and its attempt; returns the epoch."""
+def new_attempt(connection: Connection, task_run: str, node: dict[str, Any], resumed_from: int | None) -> int:
+    """The next epoch and its attempt, which goes on from that of an older epoch or starts over; returns the epoch."""
     row = connection.execute(_SQL.next_epoch, {"task_run": task_run}).fetchone()
     assert row is not None
-    connection.execute(_SQL.insert_attempt, {"task_run": task_run, "epoch": row["epoch"], "node": node["name"], "rung": node["rung"]})
+    names = {"task_run": task_run, "epoch": row["epoch"], "node": node["name"], "rung": node["rung"], "resumed_from": resumed_from}
+    connection.execute(_SQL.insert_attempt, names)
     return int(row["epoch"])
 
 
@@ -109,15 +108,9 @@ def end_attempt(connection: Connection, task_run: str, epoch: int, failure: Fail
     """Write an attempt's end (the first one wins) and revoke what still lives of the task run."""
     current = connection.execute(_SQL.attempt, {"task_run": task_run, "epoch": epoch}).fetchone()
     if current is not None:
-        state = current["state"] if current["state"] in ENDED - {"DONE"} else _ENDED_AS.get(failure, "FAILED")
-        if current["state"] == "DONE" and state in ("TIMED_OUT", "SPAWN_FAILED"):
-            state = "FAILED"
-        if current["state"] not in ("SPAWNING", state) and state == "SPAWN_FAILED":
-            state = "FAILED"
-        connection.execute(
-            _SQL.end_attempt,
-            {"task_run": task_run, "epoch": epoch, "state": state, "failure": failure, "reason": reason, "counted": counted},
-        )
+        state = ended_as(current["state"], failure)
+        names = {"task_run": task_run, "epoch": epoch, "state": state, "failure": failure, "reason": reason, "counted": counted}
+        connection.execute(_SQL.end_attempt, names)
     leases.revoke_task(connection, task_run, reason)
 
 
@@ -142,7 +135,7 @@ def fail_attempt(
         ti_id: the deciding step's Airflow task-instance id.
         failure: class of the failure.
         reason: what happened, in a sentence.
-        feedback: what the next worker should know.
+        feedback: what the next worker should know; empty: the reason, if the attempt counts.
 
     Returns:
         A rework for the door to carry out, or the end of the story.
@@ -150,20 +143,29 @@ def fail_attempt(
     Raises:
         StaleEpoch: another attempt has taken over.
     """
-    row = lock_by_id(connection, task_run, epoch)
-    decided = _decided(connection, task_run, epoch, ti_id)
+    row, decided = _open(connection, task_run, epoch, ti_id)
     if decided is not None:
         return decided
     if row["state"] in _RESTS:
         return GaveUp(TaskRunState(row["state"]), row["reason"])
-    counts = connection.execute(_SQL.counts, {"task_run": task_run}).fetchone() or {"counted": 0, "lost": 0}
-    next_ = after_failure(failure, reason, counts["counted"], counts["lost"], settings.attempts, settings.infrastructure_attempts)
+    if row["state"] == TaskRunState.PENDING_RETRY:  # another step saw the same end first: its decision stands, and counts once
+        return _record(connection, task_run, epoch, ti_id, STEPS, row["reason"], row["feedback"])
+    history = History(**connection.execute(_SQL.history, {"task_run": task_run, "epoch": epoch, "failure": failure}).fetchone() or {})
+    next_ = after_failure(failure, reason, history, settings.attempts, settings.infrastructure_attempts)
+    feedback = feedback or (reason if next_.counted else row["feedback"])  # what was lost has no fault of its own: the older words stand
     end_attempt(connection, task_run, epoch, failure, reason, next_.counted)
     set_state(connection, task_run, next_.state, next_.story)
-    connection.execute(_SQL.set_feedback, {"task_run": task_run, "feedback": feedback})
+    _prepare(connection, task_run, epoch, next_, feedback)
     if next_.state is not TaskRunState.PENDING_RETRY:
         return GaveUp(next_.state, next_.story)
     return _record(connection, task_run, epoch, ti_id, STEPS, reason, feedback)
+
+
+def _prepare(connection: Connection, task_run: str, epoch: int, next_: Next, feedback: str) -> None:
+    """Write down how the next attempt begins, if there is one."""
+    resumes = next_.state is TaskRunState.PENDING_RETRY and next_.goes_on is GoesOn.TRANSCRIPT
+    names = {"task_run": task_run, "feedback": feedback, "delay_s": next_.delay_s, "afresh": next_.goes_on is GoesOn.TARGET}
+    connection.execute(_SQL.prepare, names | {"resume_from": resume.source(connection, task_run, epoch) if resumes else None})
 
 
 def verify_again(connection: Connection, task_run: str, epoch: int, ti_id: str, reason: str) -> Rework:
@@ -172,8 +174,7 @@ def verify_again(connection: Connection, task_run: str, epoch: int, ti_id: str, 
     Raises:
         StaleEpoch: another attempt has taken over.
     """
-    row = lock_by_id(connection, task_run, epoch)
-    decided = _decided(connection, task_run, epoch, ti_id)
+    row, decided = _open(connection, task_run, epoch, ti_id)
     if decided is not None:
         return decided
     if row["state"] == TaskRunState.MERGE_QUEUE:
@@ -181,9 +182,11 @@ def verify_again(connection: Connection, task_run: str, epoch: int, ti_id: str, 
     return _record(connection, task_run, epoch, ti_id, ("verify", "merge"), reason, "")
 
 
-def _decided(connection: Connection, task_run: str, epoch: int, ti_id: str) -> Rework | None:
-    row = connection.execute(_SQL.rework_of, {"task_run": task_run, "epoch": epoch, "ti_id": ti_id}).fetchone()
-    return Rework(**row) if row else None
+def _open(connection: Connection, task_run: str, epoch: int, ti_id: str) -> tuple[dict[str, Any], Rework | None]:
+    """The task run, locked and fenced, with what this task instance has already decided for it."""
+    row = lock_by_id(connection, task_run, epoch)
+    decided = connection.execute(_SQL.rework_of, {"task_run": task_run, "epoch": epoch, "ti_id": ti_id}).fetchone()
+    return row, Rework(**decided) if decided else None
 
 
 def _record(connection: Connection, task_run: str, epoch: int, ti_id: str, steps: tuple[str, ...], reason: str, feedback: str) -> Rework:
@@ -198,15 +201,20 @@ def given_up_by_a_step(connection: Connection, task_run: str, epoch: int) -> boo
     return bool(row and row["by_a_step"])
 
 
-def last_failure(connection: Connection, task_run: str) -> Failure | None:
-    """The class of the newest attempt's failure, or None."""
-    row = connection.execute(_SQL.last_failure, {"task_run": task_run}).fetchone()
-    return Failure(row["failure"]) if row and row["failure"] else None
+def seconds_until_due(connection: Connection, task_run: str, ti_id: str) -> int:
+    """How many seconds the admit step still waits; 0: no longer, or another task instance waited, so that a person has cleared it."""
+    row = connection.execute(_SQL.wait_until_due, {"task_run": task_run, "ti_id": ti_id}).fetchone()
+    return int(row["seconds"]) if row and row["mine"] else 0
 
 
 def accept(connection: Connection, task_run: str, commit: str) -> None:
     """Remember the last accepted commit: a further attempt goes on from there."""
     connection.execute(_SQL.set_accepted, {"task_run": task_run, "commit": commit})
+
+
+def set_feedback(connection: Connection, task_run: str, feedback: str) -> None:
+    """What the next worker should know."""
+    connection.execute(_SQL.set_feedback, {"task_run": task_run, "feedback": feedback})
 
 
 def milestones(connection: Connection, task_run: str, epoch: int, after: int) -> list[tuple[int, str]]:

@@ -14,6 +14,8 @@ from include.worker.tools import MAX_RESULT_BYTES, Result, Tools, cap
 
 MAX_TURN_BYTES = 200 * 1024
 MAX_CUT_TURNS = 3
+ENDING_ERRORS = ("budget", "model", "away")
+"""Kinds of errors that end the attempt, under the same name."""
 
 # What a stop reason means, when the turn asks for no tool: the task is complete, the turn goes on, or the model failed.
 COMPLETE, GO_ON, FAILED = "complete", "go on", "failed"
@@ -26,6 +28,10 @@ RULES = {
     "refusal": FAILED,
     "model_context_window_exceeded": FAILED,
 }
+
+
+ASKS = {"unknown": 2, "lost": 10}
+"""How often a turn is asked for: after silence or an error of an unknown kind, and after the broker died over it."""
 
 
 class Complete(NamedTuple):
@@ -49,13 +55,19 @@ class Turn(NamedTuple):
     calls: list[dict[str, Any]]
 
 
-def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools) -> Complete | Failed:
+def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools, first_turn: int) -> Complete | Failed:
     """Turn after turn until an end.
+
+    Args:
+        conversation: with the broker.
+        heartbeat: told what is done.
+        tools: what the model may call.
+        first_turn: 1, or where an older attempt's conversation goes on; asked for with no results, because nothing was run here.
 
     Raises:
         Cancelled: the attempt was cancelled.
     """
-    number, idle = 1, 0
+    number, idle = first_turn, 0
     results: list[dict[str, Any]] = []
     while True:
         heartbeat.now("working", f"waits for turn {number} of the model")
@@ -72,20 +84,22 @@ def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools) -> Comp
 
 
 def _ask(conversation: Conversation, number: int, results: list[dict[str, Any]]) -> Turn | Failed:
-    """The model's turn. An error of an unknown kind, or silence, is met by one more question, as a message of its own."""
-    failed = Failed("model", "")
-    for _ in range(2):
+    """The model's turn. What stands in ASKS is met by one more question, as a message of its own; then the model is away."""
+    failed, asks = Failed("away", ""), dict.fromkeys(ASKS, 0)
+    while all(asks[kind] < most for kind, most in ASKS.items()):
         try:
             reply = conversation.ask("llm.request", {"turn": number, "results": results}, conversation.timing.model)
         except NoAnswer as error:
-            failed = Failed("model", str(error))
+            failed = Failed("away", str(error))
+            asks["unknown"] += 1
             continue
         error_kind, message = _error(reply.payload)
         if error_kind is None:
             return read_turn(reply.payload)
-        failed = Failed("budget" if error_kind == "budget" else "model", message)
-        if error_kind in ("budget", "model"):
-            break
+        if error_kind in ENDING_ERRORS:
+            return Failed(error_kind, message)
+        failed = Failed("away", message)
+        asks["lost" if error_kind == "lost" else "unknown"] += 1
     return failed
 
 

@@ -6,6 +6,7 @@ milestones, and to the broker by nothing: the verifier looks for itself.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -138,6 +139,8 @@ class Tools:
             raise ToolRefused("nothing to commit: no file that you wrote differs from the last commit. Write or edit a file first.")
         files = len(self._written)
         self._written.clear()
+        with contextlib.suppress(GitFailed, OSError):  # for a further attempt, if this one is lost; the end hands in anyway
+            self._repository.keep()
         self._heartbeat.milestone("working", f"committed {commit[:10]}: {message.strip().splitlines()[0]}")
         return _json({"commit": commit, "written_files": files})
 

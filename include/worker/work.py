@@ -52,7 +52,7 @@ def _attempt(paths: Paths, conversation: Conversation, heartbeat: Heartbeat) -> 
         task = conversation.assignment()
         heartbeat.set_interval(float(task["heartbeatS"]))
         tools = Tools(paths, conversation, heartbeat, int(task["testTimeoutS"]))
-        ended = loop.work(conversation, heartbeat, tools)
+        ended = loop.work(conversation, heartbeat, tools, int(task["firstTurn"]))
         return _complete(repository, tools, ended) if isinstance(ended, Complete) else _failed(ended)
     except Cancelled as error:
         return _failed(Failed("cancelled", str(error) or "cancelled"))

@@ -128,7 +128,14 @@ class Yard:
         return id_
 
     def attempt(
-        self, goal_run: str | None = None, key: str = "parser", epoch: int = 1, max_tokens: int = 200_000, max_micro: int = 1_000_000
+        self,
+        goal_run: str | None = None,
+        key: str = "parser",
+        epoch: int = 1,
+        max_tokens: int = 200_000,
+        max_micro: int = 1_000_000,
+        resumed_from: int | None = None,
+        commit: str = "c",
     ) -> Worker:
         goal_run = goal_run or self.goal_run()
         task_run, lease = f"{goal_run}-{key}", new_id()
@@ -141,13 +148,14 @@ class Yard:
             connection.execute("UPDATE task_runs SET state = 'LEASED', epoch = %s WHERE id = %s", [epoch, task_run])
             connection.execute("ALTER TABLE task_runs ENABLE TRIGGER guard")
             connection.execute(
-                "INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, %s, 'local', 'bubblewrap')", [task_run, epoch]
+                "INSERT INTO attempts (task_run, epoch, node, rung, resumed_from) VALUES (%s, %s, 'local', 'bubblewrap', %s)",
+                [task_run, epoch, resumed_from],
             )
             connection.execute(
                 "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, capabilities, input_commit, max_tokens, max_micro,"
-                " ti_id, expires_at) VALUES (%s, 'work', %s, %s, %s, %s, 'local', '{test,git-commit}', 'c', %s, %s, 'ti',"
+                " ti_id, expires_at) VALUES (%s, 'work', %s, %s, %s, %s, 'local', '{test,git-commit}', %s, %s, %s, 'ti',"
                 " now() + interval '15 minutes')",
-                [lease, f"airlock-{task_run}-{epoch}", goal_run, task_run, epoch, max_tokens, max_micro],
+                [lease, f"airlock-{task_run}-{epoch}", goal_run, task_run, epoch, commit, max_tokens, max_micro],
             )
             connection.execute("INSERT INTO attempt_keys VALUES (%s, %s, %s)", [lease, in_key, out_key])
         return Worker(self, task_run, epoch, in_key, out_key, lease)

@@ -153,7 +153,7 @@ def test_kill_9_in_the_middle_of_a_call(yard) -> None:  # type: ignore[no-untype
     broker.wait(10)
     _priced_broker(yard)
     error = worker.reply_to(asked).payload.error
-    assert error.kind == "unknown"
+    assert error.kind == "lost"
     (call,) = yard.rows("SELECT * FROM model_calls")
     assert call["state"] == "unknown" and call["cost_micro"] == call["reserved_micro"] > 0
     assert yard.rows("SELECT reserved_micro, spent_micro FROM leases") == [{"reserved_micro": 0, "spent_micro": call["cost_micro"]}]

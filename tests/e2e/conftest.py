@@ -18,12 +18,22 @@ from psycopg.rows import dict_row
 
 from include.local.rest import Airflow
 from include.settings import load
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 collect_ignore = ["tiny"]  # a project that the goals work on
 HERE = Path(__file__).parent
+CAPACITY = 8
+"""Workers at once in the stack on bubblewrap."""
+TIMES = int(os.environ.get("AIRLOCK_PEOPLE_TIMES", "0"))
 CANARY = "sk-canary-of-the-end-to-end-tests"
 GIT = ("git", "-c", "user.name=E2E", "-c", "user.email=e2e@airlock.invalid", "-c", "commit.gpgsign=false")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=TIMES,
+                     help="tests/e2e/test_people.py: play every action at every place so many times; 0: the short run.")  # fmt: skip
+    parser.addoption("--cells", default="", help="tests/e2e/test_people.py: only those that this regular expression is found in.")
+    parser.addoption("--people-json", default="", help="tests/e2e/test_people.py: write its table to this file as JSON.")
 
 
 def docker_answers() -> bool:
@@ -40,6 +50,7 @@ class Stack:
             "AIRLOCK_HOME": str(home),
             "AIRLOCK_ENGINE": engine,
             "AIRLOCK_PLAYBOOKS": str(HERE / "playbooks"),
+            "AIRLOCK_API_PORT": str(free_port()),  # several stacks may run on this machine
         }
 
     def run(self, *arguments: str, seconds: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -110,6 +121,8 @@ def _stack(engine: str, **variables: str) -> Iterator[Stack]:
     yield stack
     leftovers = stack.run("doctor", "--leftovers")
     down = stack.run("down")
+    if "AIRLOCK_TEST_KEEP_LOGS" in os.environ:
+        shutil.copytree(home, os.environ["AIRLOCK_TEST_KEEP_LOGS"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "run"))
     shutil.rmtree(home, ignore_errors=True)
     assert leftovers.returncode == 0, leftovers.stdout
     assert down.returncode == 0, down.stdout + down.stderr
@@ -126,7 +139,7 @@ def containers() -> Iterator[Stack]:
 @pytest.fixture(scope="package")
 def processes() -> Iterator[Stack]:
     """Airlock on bubblewrap, started with a model key that the offline model leaves unused."""
-    yield from _stack("bubblewrap", ANTHROPIC_API_KEY=CANARY)
+    yield from _stack("bubblewrap", ANTHROPIC_API_KEY=CANARY, AIRLOCK_NODE_CAPACITY=str(CAPACITY))
 
 
 @pytest.fixture

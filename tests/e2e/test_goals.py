@@ -110,6 +110,30 @@ def test_a_lost_worker_is_replaced_and_does_not_count(containers: Stack, tiny: P
     assert [tuple(attempt.values()) for attempt in attempts] == [(1, "lost", False), (2, None, None)]
 
 
+def test_a_lost_worker_is_resumed_from_its_commit(containers: Stack, tiny: Path) -> None:
+    run = containers.submit("E2E resumed: the container is killed after a commit", tiny)
+    live = wait_until(
+        "the worker has committed and asked for its second turn",
+        lambda: containers.sql(
+            "SELECT l.sandbox, l.task_run, l.input_commit FROM leases l JOIN transcripts t USING (task_run, epoch)"
+            " WHERE l.goal_run = %s AND t.position = 3",
+            run,
+        ),
+        90,
+    )[0]
+    subprocess.run(["docker", "kill", live["sandbox"]], check=True, capture_output=True)
+    ended = containers.wait(run)
+    assert ended["state"] == "COMPLETED", ended["reason"]
+    attempts = containers.sql(
+        "SELECT a.epoch, a.failure, a.resumed_from, l.input_commit, (SELECT count(*) FROM model_calls c WHERE c.lease = l.id) AS calls"
+        " FROM attempts a JOIN leases l USING (task_run, epoch) WHERE a.task_run = %s AND l.kind = 'work' ORDER BY a.epoch",
+        live["task_run"],
+    )
+    assert [(a["epoch"], a["failure"], a["resumed_from"], a["calls"]) for a in attempts] == [(1, "lost", None, 2), (2, None, 1, 1)]
+    assert attempts[0]["input_commit"] == live["input_commit"] != attempts[1]["input_commit"]
+    assert (tiny / "tests" / "test_more.py").exists()
+
+
 def test_each_task_can_land_by_itself(containers: Stack, tiny: Path) -> None:
     ended = containers.wait(containers.submit("E2E good: landed at once", tiny, "--landing", "per_task"))
     assert ended["state"] == "COMPLETED", ended["reason"]

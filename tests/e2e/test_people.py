@@ -1,116 +1,152 @@
-"""What people do to a live task: cancel it, mark it, clear it. The sandbox is gone within 5 s, and everybody tells the same story."""
+"""What people do to a live task: cancel it, mark it, clear it, delete its run. The sandbox is gone within 5 s, and everybody tells the same end.
+
+``pytest tests/e2e/test_people.py`` plays every action and every place; ``--times 5`` every action at every place five times.
+"""
 
 from __future__ import annotations
 
-import time
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import wait_until
-from tests.e2e.conftest import Stack
+from include import settings as settings_module
+from tests.e2e.conftest import CAPACITY, GIT, HERE, TIMES, Stack, repository
+from tests.e2e.people import matrix
+from tests.e2e.people.ends import compare
+from tests.e2e.people.trials import GOES_ON, Stand, Trial, reached, until
 
-pytestmark = pytest.mark.slow
-GONE_S = 5.0
-
-
-def live(stack: Stack, run: str) -> dict[str, Any] | None:
-    rows = stack.sql(
-        "SELECT l.*, a.state AS attempt FROM leases l JOIN attempts a USING (task_run, epoch)"
-        " WHERE l.goal_run = %s AND l.kind = 'work' AND l.ended_at IS NULL AND a.state = 'WORKING'", run)  # fmt: skip
-    return rows[0] if rows else None
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
-def working(stack: Stack, goal: str, repository: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Submit a goal and wait until its worker works: (goal run, its row as JSON, the lease)."""
-    run = stack.submit(goal, repository)
-    lease = wait_until("a worker works", lambda: live(stack, run), 90)
-    return run, stack.show(run), lease
+@pytest.fixture
+def stand(processes: Stack, tmp_path: Path) -> Iterator[Stand]:
+    yield from _stand(processes, tmp_path)
 
 
-def seconds_until_gone(stack: Stack, lease: dict[str, Any], since: float) -> float:
-    """Until the warden has removed the sandbox, by the lease's row."""
-    wait_until("the sandbox is gone", lambda: stack.sql("SELECT 1 FROM leases WHERE id = %s AND ended_at IS NOT NULL", lease["id"]), 20)
-    return time.monotonic() - since
+@pytest.fixture
+def docker_stand(containers: Stack, tmp_path: Path) -> Iterator[Stand]:
+    yield from _stand(containers, tmp_path)
 
 
-def mark(stack: Stack, row: dict[str, Any], step: str, state: str) -> None:
-    path = f"/dags/{row['dag_id']}/dagRuns/{row['run_id']}/taskInstances/{step}"
-    answer = stack.airflow._ask("PATCH", path, {"new_state": state})
-    assert answer.status_code == 200, answer.text
+def _stand(stack: Stack, folder: Path) -> Iterator[Stand]:
+    """This process becomes one of the stack's: the command line's functions find its home."""
+    before = os.environ.get("AIRLOCK_HOME")
+    os.environ["AIRLOCK_HOME"] = str(stack.home)
+    settings_module.settings.cache_clear()
+    stand = Stand(stack, _repository(folder / "people"))
+    yield stand
+    stand.commands.shutdown()
+    if before is None:
+        del os.environ["AIRLOCK_HOME"]
+    else:
+        os.environ["AIRLOCK_HOME"] = before
+    settings_module.settings.cache_clear()
 
 
-def clear(stack: Stack, row: dict[str, Any], steps: list[str]) -> None:
-    body = {"dry_run": False, "dag_run_id": row["run_id"], "task_ids": steps, "only_failed": False, "reset_dag_runs": True}
-    answer = stack.airflow._ask("POST", f"/dags/{row['dag_id']}/clearTaskInstances", body)
-    assert answer.status_code == 200, answer.text
+def _repository(path: Path) -> Path:
+    """Branch main is the tiny project; on sleepy its tests take 8 s."""
+    repository(HERE / "tiny", path)
+    _git(path, "checkout", "-q", "-b", "sleepy")
+    (path / "tests" / "test_sleepy.py").write_text("import time\n\n\ndef test_sleepy():\n    time.sleep(8)\n")
+    _git(path, "add", "-A")
+    _git(path, "commit", "-q", "-m", "Slow tests")
+    _git(path, "checkout", "-q", "main")
+    return path
 
 
-def same_story(stack: Stack, run: str, state: str, airflow: str) -> dict[str, Any]:
-    """PostgreSQL, the command line and Airflow tell the same end, and nothing merged."""
-    told = stack.wait(run)
-    stored = stack.sql("SELECT state FROM goal_runs WHERE id = %s", run)[0]["state"]
-    there = wait_until(
-        "the run ends",
-        lambda: (
-            (stack.airflow.run(told["dag_id"], told["run_id"]) or {}).get("state") in ("failed", "success")
-            and stack.airflow.run(told["dag_id"], told["run_id"])
-        ),
-        60,
-    )
-    assert (told["state"], stored, there["state"]) == (state, state, airflow)
-    return told
+def _git(path: Path, *arguments: str) -> str:
+    return subprocess.run([*GIT, *arguments], cwd=path, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_cancel_by_the_command_line(containers: Stack, tiny: Path) -> None:
-    run, _row, lease = working(containers, "E2E cancel", tiny)
-    done = containers.run("goal", "cancel", run)
-    assert done.returncode == 0, done.stderr
-    took = containers.sql("SELECT extract(epoch FROM ended_at - revoked_at)::float AS s FROM leases WHERE id = %s", lease["id"])[0]["s"]
-    print(f"cancelled: sandbox gone {took:.1f} s after the revoke")
-    assert took < GONE_S
-    told = same_story(containers, run, "CANCELLED", "failed")
-    assert told["tasks"][0]["state"] == "CANCELLED" and not told["landed_commit"]
+def play(stand: Stand, trials: list[Trial], capacity: int, target: str = "") -> None:
+    """Give each trial a base branch of its own, so that landings do not wait for each other; play; print the table, and write it."""
+    for number, trial in enumerate(trials):
+        trial.branch = f"t{number}"
+        trial.base = _git(stand.path, "rev-parse", "sleepy" if trial.place == "verify" else "main")
+        _git(stand.path, "branch", trial.branch, trial.base)
+    for number in range(capacity):
+        _git(stand.path, "branch", f"filler-{number}", "main")
+
+    def told(done: list[Trial]) -> None:
+        if target:
+            problems = {trial.name: trial.problems for trial in done if trial.problems}
+            words = {
+                "engine": stand.stack.environment["AIRLOCK_ENGINE"],
+                "trials": len(done),
+                "cells": matrix.rows(done),
+                "problems": problems,
+            }
+            Path(target).write_text(json.dumps(words, indent=1))
+
+    matrix.play(stand, trials, capacity, told)
+    print("\n" + matrix.text(matrix.rows(trials)))
+    bad = [f"{trial.name}: {problem}" for trial in trials for problem in trial.problems]
+    assert not bad, "\n".join(bad)
 
 
-@pytest.mark.parametrize("state", ["failed", "success"])
-def test_the_live_lease_step_is_marked(containers: Stack, tiny: Path, state: str) -> None:
-    run, row, lease = working(containers, f"E2E mark {state}", tiny)
-    since = time.monotonic()
-    mark(containers, row, "slow.lease", state)
-    took = seconds_until_gone(containers, lease, since)
-    print(f"marked {state}: sandbox gone after {took:.1f} s")
-    assert took < GONE_S
-    told = same_story(containers, run, "CANCELLED", "failed")
-    assert told["tasks"][0]["state"] == "CANCELLED"
-    assert containers.sql("SELECT * FROM merges WHERE task_run = %s", lease["task_run"]) == []
+def test_a_goal_that_no_run_carries_comes_to_its_end(stand: Stand) -> None:
+    """Airflow deletes a queued run without its teardowns, and a submission may die for good: the reaper ends both, and nothing else."""
+    deleted, lost, young, lives = (Trial("delete the run", "lease", number, branch=f"carried-{number}") for number in range(4))
+    for trial in (deleted, lost, young, lives):
+        _git(stand.path, "branch", trial.branch, "main")
+    for trial in (deleted, lives):
+        stand.launch(trial, key="filler")
+    for trial in (lost, young):
+        stand.store(trial)
+    for trial in (deleted, lives):
+        until("it works", lambda trial=trial: reached(stand, trial), 90)  # type: ignore[misc]
+    run = f"/dags/{deleted.dag_id}/dagRuns/{deleted.run_id}"
+
+    def delete() -> bool:
+        stand.airflow._ask("PATCH", run, {"state": "queued"})
+        return stand.airflow._ask("DELETE", run).status_code == 204
+
+    until("Airflow deletes the live run", delete, 30, 0.1)
+    until("its sandbox is gone", lambda: all(lease["ended_at"] for lease in stand.leases(deleted)), 75)
+    old = [trial.goal_run for trial in (deleted, lost, lives)]
+    stand.sql("UPDATE goal_runs SET created_at = created_at - interval '10 minutes' WHERE id = ANY (%s) RETURNING id", old)
+    assert state(stand, deleted) == "RUNNING" and state(stand, lost) == "SUBMITTED"
+    assert stand.airflow.trigger("reaper", f"now-{deleted.goal_run}", {}).status_code == 200
+    until("the reaper ends them", lambda: state(stand, deleted) == state(stand, lost) == "CANCELLED", 60, 0.5)
+    assert (state(stand, young), state(stand, lives)) == ("SUBMITTED", "RUNNING")
+    assert stand.stack.show(deleted.goal_run)["tasks"][0]["state"] == "CANCELLED"
+    stand.stack.run("goal", "cancel", lives.goal_run)
 
 
-def test_the_live_group_is_cleared_and_done_again(containers: Stack, tiny: Path) -> None:
-    run, row, lease = working(containers, "E2E again", tiny)
-    since = time.monotonic()
-    clear(containers, row, [f"slow.{step}" for step in ("admit", "start", "lease", "verify", "merge")])
-    assert seconds_until_gone(containers, lease, since) < GONE_S
-    told = same_story(containers, run, "COMPLETED", "success")
-    attempts = containers.sql("SELECT epoch, failure, counted FROM attempts WHERE task_run = %s ORDER BY epoch", lease["task_run"])
-    assert [tuple(attempt.values()) for attempt in attempts] == [(1, "person", False), (2, None, None)]
-    assert len(told["commits"]) == 3
+def state(stand: Stand, trial: Trial) -> str:
+    return str(stand.sql("SELECT state FROM goal_runs WHERE id = %s", trial.goal_run)[0]["state"])
 
 
-def test_the_live_lease_step_alone_is_cleared_and_goes_on_watching(containers: Stack, tiny: Path) -> None:
-    run, row, lease = working(containers, "E2E clear one step", tiny)
-    clear(containers, row, ["slow.lease"])
-    time.sleep(6)
-    now = live(containers, run)
-    assert now is not None and now["id"] == lease["id"] and now["ti_id"] != lease["ti_id"]
-    containers.run("goal", "cancel", run)
-    same_story(containers, run, "CANCELLED", "failed")
+def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
+    times = request.config.getoption("--times", default=TIMES)
+    trials = matrix.all_cells(times) if times else matrix.diagonal()
+    if cells := request.config.getoption("--cells", default=""):
+        trials = [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
+    play(stand, trials, CAPACITY, request.config.getoption("--people-json", default=""))
+    for trial in trials:
+        if trial.expected == GOES_ON:
+            control(stand, trial)
+            break
 
 
-def test_the_run_is_marked_failed(containers: Stack, tiny: Path) -> None:
-    run, row, lease = working(containers, "E2E mark the run", tiny)
-    since = time.monotonic()
-    containers.airflow.mark(row["dag_id"], row["run_id"], "failed")
-    assert seconds_until_gone(containers, lease, since) < GONE_S
-    same_story(containers, run, "CANCELLED", "failed")
+def control(stand: Stand, trial: Trial) -> None:
+    """The comparison can fail: a goal that went on is no cancelled one, and a merge by a red verdict is seen."""
+    other = replace(trial, action="mark step failed", problems=[])
+    compare(stand, other)
+    assert any("ended COMPLETED" in problem for problem in other.problems) and any("sandbox" in problem for problem in other.problems)
+    stand.sql("UPDATE verdicts SET green = false WHERE goal_run = %s RETURNING id", trial.goal_run)
+    red = replace(trial, problems=[])
+    compare(stand, red)
+    stand.sql("UPDATE verdicts SET green = true WHERE goal_run = %s RETURNING id", trial.goal_run)
+    assert any("without its green verdict" in problem for problem in red.problems)
+
+
+@pytest.mark.docker
+def test_the_same_in_containers(docker_stand: Stand) -> None:
+    play(docker_stand, matrix.diagonal(), 4)

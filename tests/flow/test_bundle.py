@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from include.errors import Unavailable
+from include.flow.trigger_run import _require_parsed
 from include.plans.models import Plan
 from tests.conftest import wait_until
 from tests.flow.conftest import Airflow, plan
@@ -63,6 +65,24 @@ def test_a_run_keeps_its_plan(airflow: Airflow) -> None:
     clear(airflow, dag, old, run_on_latest_version=True)
     airflow.finish(dag, old)
     assert tasks(old) >= {"a", "c"} and "b" not in tasks(old)
+
+
+def test_a_run_is_not_started_under_an_older_plan(airflow: Airflow) -> None:
+    dag = airflow.goal(plan("a"))
+    wait_until("Airflow shows the first plan", lambda: stored_steps(airflow, dag))
+    airflow.goal(plan("a", "c"), dag_id=dag, revision=2)
+    newest = airflow.database.execute("SELECT max(seq) AS seq FROM plans").fetchone()["seq"]
+
+    def parsed() -> bool:
+        try:
+            _require_parsed(dag, newest)
+            return True
+        except Unavailable:
+            return False
+
+    assert not parsed()  # the DAG is known already, by its first plan
+    wait_until("Airflow has come to the second plan", parsed)
+    assert "c" in stored_steps(airflow, dag)
 
 
 def test_a_broken_plan_breaks_no_other_goal(airflow: Airflow) -> None:

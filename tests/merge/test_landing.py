@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from include.database.unit_of_work import transaction
-from include.errors import Refused
+from include.errors import GitFailed, Refused
 from include.gate import verifier
 from include.merge import landing
 from include.merge.models import Landed, Landing, LandingConflict
-from include.repository import trees
+from include.repository import person, trees
 from tests.merge.world import GREEN, RUN, World
 from tests.repository.people import Repo
 
@@ -99,7 +99,8 @@ def test_base_that_moved_needs_a_verification_of_its_own(merged: World) -> None:
         verifier.request_verdict(connection, RUN, None, None, prepared.candidate.tree, "landing", GREEN)
     merged.judge(prepared.candidate.tree, True)
     assert not prepare(merged).needs_verification
-    assert land(merged, prepared).outcome == "landed"
+    third = land(merged, prepared)
+    assert third.outcome == "landed", third
     assert {"theirs.py", "a_new.py", "b_new.py"} <= set(trees.files(merged.mirror, prepared.candidate.commit))
 
 
@@ -129,6 +130,80 @@ def test_killed_after_the_push_is_recognised(merged: World) -> None:
     assert again.nothing_to_do
     assert land(merged, again) == ("already", prepared.candidate.commit, "")
     assert merged.person.git("log", "--first-parent", "--merges", "--format=%H", "main").split() == [prepared.candidate.commit]
+
+
+def _killed_push(merged: World, where: str) -> Landing:
+    """Land once, with git killed after the work tree came forward and before the branch did, or in the middle of the work tree."""
+    person = merged.person.path
+    if where == "before the branch moved":
+        hook = _hook(person, "push-to-checkout", 'git read-tree -u -m HEAD "$1" && kill -9 $PPID')  # what git does itself without the hook
+    elif where == "while the branch moved":
+        hook = _hook(person, "reference-transaction", 'grep -q refs/heads/main && test "$1" = prepared && kill -9 $PPID\nexit 0')
+    else:
+        (person / ".git/info").mkdir(exist_ok=True)
+        (person / ".git/info/attributes").write_text("b_new.py filter=death\n")
+        merged.person.git("config", "filter.death.smudge", "kill -9 $PPID")
+        merged.person.git("config", "filter.death.clean", "cat")
+    prepared = prepare(merged)
+    try:
+        landed = land(merged, prepared)
+        assert landed.outcome == "kept", landed  # git told of a refusal before it died
+    except GitFailed:
+        pass
+    assert merged.person.tip("main") == merged.base
+    if where == "in the work tree":
+        (person / ".git/info/attributes").unlink()
+    else:
+        hook.unlink()
+    return prepared
+
+
+def _hook(person: Path, name: str, script: str) -> Path:
+    hook = person / ".git/hooks" / name
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+    return hook
+
+
+def test_a_push_killed_in_the_middle_is_taken_back_and_made_again(merged: World) -> None:
+    prepared = _killed_push(merged, "before the branch moved")
+    assert merged.person.git("status", "--porcelain").splitlines() == ["A  a_new.py", "A  b_new.py"]
+    assert land(merged, prepared) == ("landed", prepared.candidate.commit, "")
+    assert merged.person.git("status", "--porcelain") == "" and merged.person.tip() == prepared.candidate.commit
+
+
+def test_control_without_taking_back_it_only_waits_on_its_branch(merged: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = _killed_push(merged, "before the branch moved")
+    monkeypatch.setattr(landing.person, "take_back", lambda *_: False)
+    assert land(merged, prepared).outcome == "kept"
+
+
+@pytest.mark.parametrize(("where", "left"), [("in the work tree", "index.lock"), ("while the branch moved", "refs/heads/main.lock")])
+def test_a_killed_push_is_told_with_the_lock_that_it_left(merged: World, where: str, left: str) -> None:
+    prepared = _killed_push(merged, where)
+    lock = merged.person.path / ".git" / left
+    assert lock.exists()
+    landed = land(merged, prepared)
+    assert landed.outcome == "kept" and str(lock) in landed.note
+    for said in person.locks_of(str(merged.person.path), "refs/heads/main"):
+        Path(said).unlink()  # as the note says
+    third = land(merged, prepared)
+    assert third.outcome == "landed", third
+    assert merged.person.git("status", "--porcelain") == "" and merged.person.tip() == prepared.candidate.commit
+
+
+@pytest.mark.parametrize("where", ["work tree", "index"])
+def test_a_killed_push_beside_a_persons_work_touches_nothing(merged: World, where: str) -> None:
+    prepared = _killed_push(merged, "before the branch moved")
+    mine = merged.person.path / "a_new.py"
+    mine.write_text("MINE = 1\n")
+    if where == "index":
+        merged.person.git("add", "a_new.py")
+        mine.write_text("N = 'a'\n")
+    before = merged.person.git("status", "--porcelain"), merged.person.git("ls-files", "-s")
+    assert land(merged, prepared).outcome == "kept"
+    assert (merged.person.git("status", "--porcelain"), merged.person.git("ls-files", "-s")) == before
 
 
 def test_hook_of_the_person_may_refuse(merged: World) -> None:

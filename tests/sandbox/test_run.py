@@ -54,13 +54,12 @@ def test_verify_gets_no_key_and_no_socket(node: Node) -> None:
     assert (node.settings.handins_dir / lease).read_text() == "(False, ['base.bundle', 'spec.json'])"
 
 
-def test_its_own_timeout_ends_it(node: Node) -> None:
+def test_the_warden_is_faster_than_the_sandboxs_own_timeout(node: Node) -> None:
     node.program("import time; time.sleep(60)")
     lease, name = node.lease("verify", seconds=2)
-    node.do("UPDATE leases SET watched_at = clock_timestamp() + interval '1 h' WHERE id = %s", lease)
     node.run(name)
     evidence = node.ended(lease)
-    assert evidence["exit_code"] in (124, 137) and evidence["because"] == "expired"
+    assert evidence["exit_code"] == 137 and evidence["because"] == "expired"
 
 
 PROBE = """

@@ -159,7 +159,14 @@ class Broker(threading.Thread):
             "maxTokens": 10,
             "maxDurationMinutes": 5,
         }
-        given = {"title": "t", "capabilities": list(self.capabilities), "lease": lease, "heartbeatS": 1, "testTimeoutS": 60} | self.assign
+        given = {
+            "title": "t",
+            "capabilities": list(self.capabilities),
+            "lease": lease,
+            "heartbeatS": 1,
+            "testTimeoutS": 60,
+            "firstTurn": 1,
+        } | self.assign
         self.send("task.assign", given)
 
     def run(self) -> None:

@@ -81,9 +81,12 @@ def test_d6_a_model_call_may_take_longer_than_a_question(attempt):
     assert Timing().model > 600 > Timing().question
 
 
-@pytest.mark.parametrize(("kind", "failure", "asked"), [("budget", "budget", 1), ("model", "model", 1), ("unknown", "model", 2)])
+@pytest.mark.parametrize(
+    ("kind", "failure", "asked"),
+    [("budget", "budget", 1), ("model", "model", 1), ("away", "away", 1), ("unknown", "away", 2), ("lost", "away", 10)],
+)
 def test_d6_an_error_reply_is_an_ending(attempt, kind, failure, asked):
-    run = attempt([error(kind), error(kind)]).run()
+    run = attempt([error(kind)] * max(2, asked)).run()
     assert run.ending["type"] == "task.failed" and run.ending["payload"] == {"kind": failure, "reason": f"because {kind}"}
     requests = run.broker.of("llm.request")
     assert len(requests) == asked and len({each["idempotencyKey"] for each in requests}) == asked
@@ -228,7 +231,7 @@ def test_d20_cancel_in_a_test_run_kills_it(attempt):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3, 0.5])
-def test_d20_cancel_in_a_commit_leaves_a_consistent_repository(attempt, delay):
+def test_d20_cancel_in_a_commit_leaves_a_consistent_repository(attempt, place, delay):
     def cancel_soon(_):
         threading.Timer(delay, lambda: run.broker.send("task.cancel", {"reason": "stop"})).start()
         return COMMIT
@@ -240,6 +243,8 @@ def test_d20_cancel_in_a_commit_leaves_a_consistent_repository(attempt, delay):
     git = ["git", f"--git-dir={run.paths.git}", f"--work-tree={run.paths.repo}"]
     subprocess.run([*git, "fsck", "--strict"], check=True, capture_output=True)
     assert not list(run.paths.git.rglob("*.lock"))
+    if run.paths.handin.exists():  # the commit was made: what the next attempt may go on from is whole
+        assert names_in(run.paths.handin, run.paths.bundle, place / "check") == ["new.py"]
 
 
 # -- D23: every stop reason ends or continues by rule -----------------------------------------------------------------------------------

@@ -26,13 +26,18 @@ END $$;
 -- Rework: when it is due, and whether it goes on from an older attempt -------------------------------------------------------
 ALTER TABLE task_runs
   ADD COLUMN due_at timestamptz,       -- PENDING_RETRY: not admitted before
+  ADD COLUMN due_ti text,              -- the admit step's task instance that waits for it: another one (a person cleared it) does not wait
   ADD COLUMN resume_from int;          -- the epoch that the next attempt goes on from; null: it starts over
-ALTER TABLE attempts ADD COLUMN resumed_from int;
+ALTER TABLE attempts
+  ADD COLUMN resumed_from int,         -- the epoch whose transcript this one goes on with
+  ADD COLUMN first_turn int NOT NULL DEFAULT 1; -- the turn that its worker asks for first
 
 -- Leases: which message numbers are in, what was spent beyond a worst case -----------------------------------------------------
 ALTER TABLE leases
   ADD COLUMN taken int8multirange NOT NULL DEFAULT '{}', -- numbers of the worker's messages that are in; contiguous ones are one range
-  ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0;     -- real cost beyond the reserved worst case: breaks the lease
+  ADD COLUMN excess_micro bigint NOT NULL DEFAULT 0,     -- real cost beyond the reserved worst case: breaks the lease
+  ADD COLUMN broken text,                                -- the standing for which the lease step revoked it; null: somebody else did, or nobody
+  ADD COLUMN renewed_at timestamptz;                     -- its time was extended
 ALTER TABLE leases SET (fillfactor = 70);                -- a heartbeat is an update in place
 UPDATE leases l SET taken = p.numbers
 FROM (SELECT task_run, epoch, range_agg(int8range(seq, seq + 1)) AS numbers FROM processed_messages GROUP BY task_run, epoch) AS p
@@ -62,13 +67,14 @@ $$;
 CREATE FUNCTION calm_until(l leases, calm interval) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
 BEGIN
   RETURN greatest(pg_postmaster_start_time() + calm, (
-    SELECT max(CASE WHEN p.beat_at < clock_timestamp() - interval '10 seconds' THEN 'infinity' ELSE p.steady_since + calm END)
+    SELECT max(CASE WHEN p.beat_at < clock_timestamp() - greatest(calm / 3, '3 s') THEN 'infinity' ELSE p.steady_since + calm END)
     FROM pulses p WHERE l.kind = 'work' AND p.name = ANY (ARRAY['relay/' || l.node,
       (SELECT 'broker/' || g.agent FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = l.goal_run)])));
 END $$;
 
 -- What is over: the one judgement --------------------------------------------------------------------------------------------
--- Null while the lease holds; a null silence asks for no heartbeat. What the warden ends stands first (revoked, unwatched, expired), so that a
+-- Null while the lease holds; a null silence asks for no heartbeat, a null unwatched for no watch.
+-- What the warden ends stands first (revoked, unwatched, expired), so that a
 -- term that only the sensor looks at never hides it; the sensor revokes for the rest.
 CREATE FUNCTION standing(l leases, calm interval, unwatched interval, silence interval) RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -100,6 +106,10 @@ CREATE OR REPLACE FUNCTION next_due_s(the_node text, calm interval, unwatched in
     FROM leases l WHERE node = the_node AND ended_at IS NULL) AS lives
   WHERE due <> 'infinity'
 $$;
+
+-- A broker hears of an extended lease too.
+DROP TRIGGER tell_lease ON leases;
+CREATE TRIGGER tell_lease AFTER INSERT OR UPDATE OF revoked_at, expires_at ON leases FOR EACH ROW EXECUTE FUNCTION tell('leases');
 
 -- What people are told: incidents and warnings, once each ---------------------------------------------------------------------
 CREATE TABLE notices (
@@ -231,3 +241,5 @@ GRANT INSERT (actor, action, subject, detail) ON audit_log TO airlock_airflow, a
 GRANT INSERT ON notices TO airlock_airflow, airlock_broker;
 GRANT USAGE ON SEQUENCE notices_id_seq TO airlock_airflow, airlock_broker;
 GRANT UPDATE (taken, excess_micro) ON leases TO airlock_broker;
+GRANT UPDATE (expires_at, renewed_at) ON leases TO airlock_cli;
+GRANT UPDATE (first_turn) ON attempts TO airlock_broker;

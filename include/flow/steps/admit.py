@@ -1,25 +1,40 @@
-"""admit: may this task's worker be let in? Policy, room on a node, the next epoch and its lease."""
+"""admit: may this task's worker be let in? Policy, room on a node, what an attempt that is resumed left, the next epoch and its lease."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.flow.steps.base import Step, fail
 from include.flow.waiting import NotYet
 from include.goals import service as goals
 from include.merge import service as merges
 from include.settings import settings
-from include.tasks import admission
+from include.tasks import admission, resume
 from include.tasks import service as tasks
+from include.tasks.admission import Admission
 from include.tasks.models import TaskRunState
+from include.tasks.resume import Taken
 
 
 class AdmitStep(Step):
     """Grants the next attempt of a task run."""
 
     def advance(self, context: Any) -> Any:
-        """Ask once to be admitted."""
+        """Ask to be admitted; again once the work of the attempt that is resumed is taken in, which no transaction waits for."""
+        repository, said = self._ask(context, None)
+        while said.left is not None:
+            self.log.info(said.words)
+            _, said = self._ask(context, resume.take_in(settings(), repository, said.left))
+        if said.outcome == "wait":
+            return NotYet(said.query, said.subject, said.words)
+        if said.outcome == "refused":
+            fail(said.words)
+        self.log.info(said.words)
+        return None
+
+    def _ask(self, context: Any, taken: Taken | None) -> tuple[str, Admission]:
         ti = context["ti"]
         with transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
@@ -38,10 +53,7 @@ class AdmitStep(Step):
                 str(ti.id),
                 ti.try_number > 1,
                 lambda: goals.start(connection, settings(), run),
+                taken,
             )
-        if said.outcome == "no_room":
-            return NotYet("room", "any", said.words)
-        if said.outcome == "refused":
-            fail(said.words)
-        self.log.info(said.words)
-        return None
+        faults.point("admit.grant.after-commit")
+        return run["repository"], said

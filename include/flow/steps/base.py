@@ -11,13 +11,15 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.flow.api import ask_door
 from include.flow.rework_trigger import ReworkTrigger
+from include.flow.taken import Stopped, leave, stop
 from include.flow.waiting import until_done
 from include.tasks.models import Rework
 from include.tasks.service import GaveUp
 
 DOOR_PATIENCE_S = 2.0
-RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=3)}
-"""Of steps, not of attempts: Airflow 3.3's executor can fail a step that ran and deferred by an event that comes late."""
+RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=3)}
+"""Of steps, not of attempts: a step dies with the scheduler that runs it, and Airflow 3.3's executor can fail one that ran and deferred by
+an event that comes late. What must not be tried again fails for good (``fail``)."""
 
 
 class Step(BaseOperator):
@@ -26,6 +28,9 @@ class Step(BaseOperator):
     Args:
         task_key: key of the plan's task; empty for the steps of the whole goal.
     """
+
+    epoch: int | None = None
+    """Of the attempt that this process works for, once it knows."""
 
     def __init__(self, *, task_key: str = "", **kwargs: Any) -> None:
         kwargs = {**RETRIES, **kwargs}
@@ -37,12 +42,19 @@ class Step(BaseOperator):
         raise NotImplementedError
 
     def execute(self, context: Any) -> Any:
-        """Run until there is a result."""
-        return until_done(self, lambda: self.advance(context))
+        """Run until there is a result, or until Airflow takes the step away."""
+        try:
+            return until_done(self, lambda: self.advance(context))
+        except Stopped:
+            leave(context["ti"], self.log, self.epoch)
 
     def resume(self, context: Any, event: Any = None) -> Any:  # noqa: ARG002 - the event only says that waiting is over
         """Go on after a deferral."""
         return self.execute(context)
+
+    def on_kill(self) -> None:
+        """Airflow's word that a person marked or cleared the live step; the process would else go on for 5 s."""
+        stop()
 
     def carry_out(self, context: Any, decided: Rework | GaveUp) -> None:
         """Ask the door to clear the steps of a rework and return at once, or fail with the whole story."""

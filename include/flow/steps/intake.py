@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
-from include.errors import AirlockError, BadInput, NotFound
+from include.errors import AirlockError, BadInput, NotFound, Unavailable
 from include.flow.steps.base import Step, fail
 from include.flow.verification import Asked, tested
 from include.flow.waiting import NotYet
@@ -46,6 +47,8 @@ class IntakeStep(Step):
                     commit = service.fetch_base(connection, settings(), request.repository, request.base)
                     service.start_branch(connection, settings(), run, commit)
                     run = service.run_of(connection, run["dag_id"], run["run_id"])
+                faults.point("intake.store.before-commit")
+            faults.point("intake.store.after-commit")
         except (BadInput, NotFound) as error:
             fail(str(error))
         again = submission.goal["created_at"] < context["dag_run"].start_date  # not ``submission.again``: this step may run twice
@@ -59,6 +62,8 @@ class IntakeStep(Step):
         if known is None:
             try:
                 report = tested(settings(), Asked(run["id"], run["repository"], run["base_commit"], ti_id))
+            except Unavailable:
+                raise  # an outage: asked again
             except AirlockError as error:
                 self._refuse(run, GoalRunState.FAILED, f"base: its tests could not be run: {error}")
             if isinstance(report, NotYet):

@@ -6,8 +6,11 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
+from include import faults
+from include.database.unit_of_work import transaction
 from include.flow.steps.base import Step
 from include.flow.trigger_run import trigger_goal_run
+from include.goals import service as goals
 from include.settings import settings
 
 
@@ -29,7 +32,11 @@ class LaunchStep(Step):
     def advance(self, context: Any) -> Any:
         """Trigger; the same run id twice is one run."""
         where = context["ti"].xcom_pull(task_ids="intake")
-        trigger_goal_run(where["dag_id"], where["run_id"], {})
+        with transaction("airflow") as connection:
+            run = goals.run_of(connection, where["dag_id"], where["run_id"], lock=False)
+        faults.point("launch.trigger.before")
+        trigger_goal_run(where["dag_id"], where["run_id"], {}, plan=run["plan"] or 0)
+        faults.point("launch.trigger.after")
         self.goal_address = f"/dags/{where['dag_id']}/runs/{where['run_id']}"
         self.log.info("Started: %s%s", settings().api_url, self.goal_address)
         return where

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
+from include import faults
 from include.database.unit_of_work import pooled_transaction
 from include.errors import Unavailable
+from include.flow import watch
+from include.flow.api import state_of
 from include.flow.rework_trigger import ask_until_cleared
 from include.flow.steps.base import RETRIES, fail
 from include.goals import service as goals
@@ -18,7 +23,8 @@ from include.settings import settings
 from include.tasks import watching
 from include.tasks.watching import Seen
 
-WATCH_S = 0.4
+TAKEOVER_S = watch.STAMP_S + 0.4
+"""How long a kill waits for a stamp of another triggerer."""
 MILESTONES = 200
 """Lines that an attempt's step log may carry; the whole log is an artifact."""
 _WORDS = {"handed_in": "handed in", "merged": "merged"}
@@ -43,28 +49,35 @@ class LeaseTrigger(BaseTrigger):
         return self.task_instance
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the attempt is over; a rework asks the door and then waits to be cleared."""
-        while True:
-            seen = await asyncio.to_thread(self._look)
-            if seen is not None:
-                self._show(seen)
-                if seen.rework is not None:
-                    ti = self._ti()
-                    await ask_until_cleared(ti.dag_id, ti.run_id, str(seen.rework.id), str(ti.id))
-                elif seen.outcome != "working":
-                    yield TriggerEvent({"outcome": seen.outcome, "words": seen.words})
-                    return
-            await asyncio.sleep(WATCH_S)
-
-    def _look(self) -> Seen | None:
+        """Look whenever something has changed, until the attempt is over; a rework asks the door and then waits to be cleared."""
         ti = self._ti()
-        try:
-            with pooled_transaction("airflow") as connection:
-                run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-                return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after)
-        except Unavailable as error:
-            self.log.warning("%s Still watching.", error)
-            return None
+        while True:
+            with watch.here().of(ti.dag_id, ti.run_id, self.task_key, str(ti.id)) as watched:
+                seen = await self._until_over(watched)
+            if seen.rework is None:
+                faults.point("lease.handed-in.after-commit")
+                yield TriggerEvent({"outcome": seen.outcome, "words": seen.words})
+                return
+            await ask_until_cleared(ti.dag_id, ti.run_id, str(seen.rework.id), str(ti.id))
+
+    async def _until_over(self, watched: watch.Watched) -> Seen:
+        while True:
+            await watched.changed()
+            try:
+                seen = await watched.look(partial(self._look, watched.watch.calm_s))
+            except Unavailable as error:
+                self.log.warning("%s Still watching.", error)
+                watched.again()
+                continue
+            self._show(seen)
+            if seen.outcome != "working":
+                return seen
+
+    def _look(self, calm_s: float) -> Seen:
+        ti = self._ti()
+        with pooled_transaction("airflow") as connection:
+            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
+            return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after, calm_s)
 
     def _show(self, seen: Seen) -> None:
         if seen.epoch != self._epoch and seen.epoch:
@@ -79,15 +92,26 @@ class LeaseTrigger(BaseTrigger):
             self.log.info(seen.words)
 
     async def on_kill(self) -> None:
-        """A person marked or cleared the step, or another triggerer took over: ask for a revoke of this epoch, which is fenced."""
-        await asyncio.sleep(2 * WATCH_S)  # whoever took over has stamped the lease by then
-        await asyncio.to_thread(self._killed)
+        """A person marked or cleared the step, or another triggerer took over: ask for a revoke of this epoch, which is fenced.
 
-    def _killed(self) -> None:
+        Still deferred: another triggerer has it. Marked: revoke at once. Cleared, or Airflow cannot say: whoever watches it now stamps the
+        lease every second, and such a stamp after our own last one means that nobody wants it gone.
+        """
+        ti, here = self._ti(), watch.here()
+        left_at = await here.left_at()
+        state = await state_of(ti.dag_id, ti.run_id, ti.task_id, str(ti.id))
+        if state == "deferred":
+            return
+        if state in (None, "cleared"):
+            await asyncio.sleep(TAKEOVER_S)
+        await asyncio.get_running_loop().run_in_executor(here.threads, self.revoke, left_at)
+
+    def revoke(self, left_at: datetime) -> None:
+        """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            if watching.killed_by_person(connection, run["id"], self.task_key, str(ti.id), self._epoch):
+            if watching.killed_by_person(connection, run["id"], self.task_key, str(ti.id), self._epoch, left_at):
                 self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
 
 

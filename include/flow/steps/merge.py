@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.errors import StaleEpoch
 from include.flow.landing import land
@@ -43,6 +44,7 @@ class MergeStep(Step):
                     )
                 else:
                     self.log.info("Merged as %s.", merged.commit)
+        faults.point("merge.merge.after-commit")
         if rework is not None:
             self.carry_out(context, rework)
             return None

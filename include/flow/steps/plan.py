@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import faults
 from include.database.unit_of_work import transaction
 from include.errors import ModelFailed
 from include.flow.steps.base import Step, fail
@@ -54,13 +55,18 @@ class PlanStep(Step):
         if by_hand is not None:
             return self._keep(connection, run, by_hand)
         findings: list[str] = []
-        for number in range(1, planner.TRIES + 1):
+        number = lost = 0
+        while number - lost < planner.TRIES:
+            number += 1
             row = planner.answer(connection, run, number)
             if row is None:
                 files = trees.files(mirror.path_of(settings(), run["repository"]), run["base_commit"])
                 planner.ask(connection, run, files, number, findings)
             if row is None or row["state"] == "requested":
                 return NotYet("answered", planner.address(run, number), f"Asking {run['agent']}'s model for a plan (call {number}).")
+            if planner.was_lost(row) and lost < settings().infrastructure_attempts:
+                lost += 1
+                continue
             plan = planner.read(row)
             kept = plan if isinstance(plan, list) else self._keep(connection, run, plan)
             if kept is None:
@@ -73,5 +79,6 @@ class PlanStep(Step):
         findings = planner.findings_of(connection, settings(), run, plan)
         if not findings:
             planner.store(connection, run, plan)
+            faults.point("plan.store.before-commit")
             self.log.info("Plan: %s", ", ".join(task.key for task in plan.tasks))
         return findings or None

@@ -11,6 +11,8 @@ from docker.errors import APIError
 
 from include.database.unit_of_work import transaction
 from include.errors import SandboxFailed, Unavailable
+from include.flow.steps.base import RETRIES
+from include.flow.taken import Stopped, leave, settle, stop
 from include.sandbox import service
 from include.settings import settings
 
@@ -32,7 +34,7 @@ class StartStep(DockerOperator):
     def __init__(self, *, task_id: str, task_key: str, **kw: Any) -> None:
         super().__init__(
             task_id=task_id, image="airlock", api_version="1.41", docker_conn_id=None, mount_tmp_dir=False, auto_remove="never",
-            do_xcom_push=False, retrieve_output=False, **{"retries": 3, **kw},
+            do_xcom_push=False, retrieve_output=False, **{**RETRIES, **kw},
         )  # fmt: skip
         self.task_key = task_key
 
@@ -45,7 +47,12 @@ class StartStep(DockerOperator):
             self.log.info("%s has no live lease any more; the next step decides.", self.task_key)
             return
         self.docker_url = f"unix://{settings().warden_socket}"
-        self._with_patience(lambda: super(StartStep, self).execute(context))
+        epoch = int(self.container_name.rpartition("-")[2])
+        try:
+            self._with_patience(lambda: super(StartStep, self).execute(context))
+            settle(ti, self.log, epoch)  # marked in this moment: Airflow's word to stop would come too late
+        except Stopped:
+            leave(ti, self.log, epoch)
 
     def _run_image_with_mounts(self, target_mounts: Any, add_tmp_variable: bool) -> None:  # noqa: ARG002 - the warden knows the mounts
         """Create or adopt, start, and do not wait."""
@@ -84,4 +91,5 @@ class StartStep(DockerOperator):
             raise Unavailable(f"The warden did not answer for {_PATIENCE_S:g} s ({error}). Look at `./airlock status`.") from error
 
     def on_kill(self) -> None:
-        """Nothing: only the warden kills, and only what a revoke or a term has ended."""
+        """Never the stock operator's, which stops the container: only the warden kills, and only what a revoke or a term has ended."""
+        stop()

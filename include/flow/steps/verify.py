@@ -28,15 +28,16 @@ class VerifyStep(Step):
         with transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
             document = goals.plan_of(connection, run["id"]) or ""
-            opened = candidates.open_attempt(connection, settings(), run, document, self.task_key)
+            opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self.epoch)
             held = candidates.held(connection, settings(), opened) if isinstance(opened, Opened) else None
         if isinstance(opened, NotVerifiable):
             return self._not_now(opened)
+        self.epoch = opened.epoch
         found = held or candidates.candidate(settings(), opened)
-        result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
-        if isinstance(result, NotYet):
-            return result
         try:
+            result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
+            if isinstance(result, NotYet):
+                return result
             self._settle(context, opened, result)
         except StaleEpoch as error:
             self.log.warning("%s", error)

@@ -1,0 +1,97 @@
+"""A live step is taken from its process: Airflow says only "stop". What a person ended is ended in our tables; what goes on is left alone.
+
+Marked (or its run marked, or deleted): the attempt is over, its sandboxes are revoked, the task is CANCELLED, whatever the colour of the
+mark. Cleared: the step runs again and finds what is stored; cleared with its admit, a new attempt is on its way, and what lives of this one
+is revoked. Neither (another triggerer took over, heartbeats were lost): nothing. This may
+be missed, if a process dies at that moment: then the run's report, the next admit, or the minute without a watch ends the same.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, NoReturn
+from urllib.parse import quote
+
+from include.database.unit_of_work import transaction
+from include.errors import AirlockError, Unavailable
+from include.flow.api import ask_airflow
+from include.goals import service as goals
+from include.leases import service as leases
+from include.tasks import service as tasks
+
+ASK_S = 2.0
+"""Five seconds after it asked a process to stop, Airflow kills it."""
+EXIT = 143  # as by SIGTERM
+_GOES_ON = ("running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule", "awaiting_input", None)
+
+
+class Stopped(BaseException):
+    """Airflow asks this process to stop. No error: nothing on the way may take it for one and go on."""
+
+
+def stop() -> NoReturn:
+    """For a step's ``on_kill``, which runs inside a signal handler: leave whatever is being done, its transaction is rolled back.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped
+
+
+def leave(ti: Any, log: Any, epoch: int | None) -> NoReturn:
+    """The end of a stopped step's process, without a report to Airflow, which has decided already."""
+    settle(ti, log, epoch)
+    os._exit(EXIT)
+
+
+def settle(ti: Any, log: Any, epoch: int | None) -> None:
+    """End in our tables what a person ended in Airflow.
+
+    Args:
+        ti: the step's task instance: dag_id, run_id, task_id and id.
+        log: the step's.
+        epoch: of the attempt that the step works for; a newer one is left alone. None: it worked for none yet.
+    """
+    key, _, step = ti.task_id.rpartition(".")
+    if not key:
+        return
+    try:
+        became = _became(ti, key, step)
+        if became == "goes on":
+            return
+        with transaction("airflow") as connection:
+            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
+            row = tasks.lock(connection, run["id"], key)
+            if epoch is not None and row["epoch"] != epoch:
+                return
+            if became == "ended":
+                tasks.cancel(connection, row["id"], row["epoch"], f"its step {step} was marked in Airflow, or its run was")
+            elif epoch is not None:
+                leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
+        log.warning("Attempt %s of %s is over: the step was marked or cleared in Airflow. The warden ends its sandboxes.", epoch, key)
+    except AirlockError as error:
+        log.warning("%s What lives is ended by the run's report, the next admit, or after a minute without a watch.", error)
+
+
+def _became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:
+    """What became of a step, by Airflow's own tables. A clear gives a step a new id.
+
+    Raises:
+        Unavailable: Airflow does not answer.
+    """
+    now = _look(ti, ti.task_id)
+    if now is None:
+        return "ended"
+    if now["id"] == str(ti.id):
+        return "goes on" if now["state"] in _GOES_ON else "ended"
+    admit = _look(ti, f"{key}.admit") if step != "admit" else None
+    return "done again" if admit is not None and admit["state"] in _GOES_ON else "goes on"
+
+
+def _look(ti: Any, task_id: str) -> dict[str, Any] | None:
+    path = f"/dags/{quote(ti.dag_id)}/dagRuns/{quote(ti.run_id, safe='')}/taskInstances/{quote(task_id)}"
+    answer = ask_airflow("GET", path, ASK_S)
+    if answer.status_code not in (200, 404):
+        raise Unavailable(f"Airflow answers {answer.status_code} to a look at {task_id}.")
+    found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
+    return found

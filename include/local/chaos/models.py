@@ -1,0 +1,160 @@
+"""What a run of chaos asked for, what it found at the end, and what that is worth. Plain data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """Frozen, nothing extra."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Options(Frozen):
+    """A run of chaos."""
+
+    kills: int = Field(ge=0, description="SIGKILLs; a pause by SIGSTOP comes with every eighth besides.")
+    goals: int = Field(ge=1)
+    seed: int
+    engine: Literal["auto", "docker", "bubblewrap"]
+    points: bool = Field(default=False, description="Arm every fault point at the start: each kills whoever comes by first.")
+    at_once: int = Field(default=4, ge=1, description="Goals that are under way at the same time.")
+
+
+class Asked(Frozen):
+    """One goal as its client saw it."""
+
+    key: str
+    tasks: int
+    calls: int = Field(description="How often it was submitted under its key until it was confirmed.")
+    acknowledged: bool
+    said: str = Field(default="", description="What the client was told, if not a confirmation.")
+
+
+class Run(Frozen):
+    """A goal run at the end."""
+
+    key: str
+    run: str
+    state: str
+    reason: str
+    landing: str
+    ended: bool
+    wall_s: float
+
+
+class TaskEnd(Frozen):
+    """A task run at the end."""
+
+    id: str
+    run: str
+    state: str
+    epoch: int
+    lost: int = Field(description="Attempts that were lost and did not count.")
+    counted: int = Field(description="Attempts that failed and counted.")
+
+
+class Event(Frozen):
+    """A change of state, in the order of writing."""
+
+    machine: str
+    subject: str
+    before: str
+    after: str
+
+
+class Link(Frozen):
+    """One entry of the audit log: its place, the hash it follows, its hash, and what its hash should be."""
+
+    position: int | None
+    previous: str | None
+    hash: str | None
+    recomputed: str | None
+
+
+class Facts(Frozen):
+    """All that was found once every goal had come to its end."""
+
+    asked: tuple[Asked, ...]
+    runs: tuple[Run, ...]
+    tasks: tuple[TaskEnd, ...]
+    merges: tuple[str, ...] = Field(description="Task runs with a row in merges.")
+    on_main: tuple[str, ...] = Field(description="Trailers Task-Run of every commit of main.")
+    kept: tuple[str, ...] = Field(description="Trailers Task-Run on goal branches that did not land.")
+    events: tuple[Event, ...]
+    audit: tuple[Link, ...]
+    leftovers: dict[str, int]
+    overspent: dict[str, int] = Field(description="Rows by kind that hold more than their limit, or whose sums do not agree.")
+    open_calls: int
+    stale: dict[str, int] = Field(description="Effects of an epoch after a newer one had begun, by kind.")
+    main_is_green: bool
+    failures: tuple[str, ...] = Field(default=(), description="How attempts ended that did not merge, most frequent first.")
+    spent: dict[str, int] = Field(default_factory=dict, description="Micro-USD of all model calls, how many, how many at their worst case.")
+    manual_steps: tuple[str, ...] = Field(default=(), description="What did not come back by itself or by `airlock up`.")
+
+
+class Counters(Frozen):
+    """The six counters of a durability test."""
+
+    attempted: int
+    acknowledged: int
+    lost: int
+    unexpected: int
+    duplicated: int
+    recovered: int
+
+
+class Bar(Frozen):
+    """One figure that must hold."""
+
+    name: str
+    found: int
+    holds: bool
+    examples: tuple[str, ...] = ()
+
+
+class Judgement(Frozen):
+    """What the facts are worth."""
+
+    goals: Counters
+    merges: Counters
+    bars: tuple[Bar, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Every bar holds."""
+        return all(bar.holds for bar in self.bars)
+
+
+class Fault(Frozen):
+    """One thing that was done to the stack."""
+
+    at_s: float = Field(description="Seconds since the first goal was submitted.")
+    kind: Literal["kill", "stop", "wipe", "point"]
+    target: str = Field(description="A process; of a point its name.")
+    recovery_s: float | None = Field(default=None, description="Until it was ready again; null: killed again before, or not measured.")
+
+    @property
+    def is_kill(self) -> bool:
+        """A SIGKILL, from outside or at a fault point."""
+        return self.kind != "stop"
+
+
+class Outcome(Frozen):
+    """Everything that a run prints."""
+
+    options: Options
+    faults: tuple[Fault, ...]
+    facts: Facts
+    judgement: Judgement
+    wall_s: float
+    words: tuple[str, ...] = Field(description="What one must know to read the figures.")
+
+    def public(self) -> dict[str, Any]:
+        """As ``--json`` prints it: without the long lists."""
+        long = {"events", "audit", "on_main", "kept", "merges"}
+        found = self.model_dump(mode="json", exclude={"facts": long})
+        return {**found, "ok": self.judgement.holds, "events": len(self.facts.events), "audit": len(self.facts.audit)}

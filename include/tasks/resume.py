@@ -1,0 +1,97 @@
+"""Resume: whether the next attempt goes on from a failed one, and what that one left behind: its transcript and what it committed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from include.catalog import store as catalog
+from include.database.queries import load
+from include.database.unit_of_work import Connection
+from include.errors import BundleRefused
+from include.plans.models import Plan
+from include.repository import mirror, quarantine
+from include.settings import Settings
+from include.tasks import rules
+from include.tasks.models import TaskRunState
+
+_SQL = load(__file__)
+
+
+class Left(NamedTuple):
+    """What an attempt left behind, for the one that goes on from it."""
+
+    task_run: str
+    epoch: int
+    lease: UUID
+    input_commit: str  # what it began from
+    handed_in: bool  # the warden copied a bundle out of its sandbox: what it had committed
+    over: bool  # nothing more comes: its sandbox is gone, or the warden did not end it in half a minute
+
+
+class Taken(NamedTuple):
+    """The commit of a bundle that was left behind; None: the quarantine refused it, and ``words`` say why."""
+
+    epoch: int
+    commit: str | None
+    words: str = ""
+
+
+def source(connection: Connection, task_run: str, epoch: int) -> int | None:
+    """The epoch that the attempt after this one goes on from, or None: it starts over."""
+    if not _keeps_sessions(connection, task_run):
+        return None
+    this = _way(connection, task_run, epoch)
+    if this is None:
+        return None
+    return rules.source(this, _way(connection, task_run, this.resumed_from) if this.resumed_from else None)
+
+
+def goes_on_from(connection: Connection, row: dict[str, Any]) -> int | None:
+    """The epoch that the next attempt of a task run goes on from, or None: it starts over.
+
+    Decided when an attempt failed; one that was granted and never said a word leaves what it would have gone on from to the next.
+
+    Args:
+        row: the task run, locked.
+    """
+    if row["state"] != TaskRunState.LEASED:
+        return row["resume_from"]  # type: ignore[no-any-return]
+    way = _way(connection, row["id"], row["epoch"])
+    return way.resumed_from if way else None
+
+
+def left_behind(connection: Connection, task_run: str, epoch: int) -> Left | None:
+    """What the attempt of this epoch left behind; None if it had no lease."""
+    row = connection.execute(_SQL.left_behind, {"task_run": task_run, "epoch": epoch}).fetchone()
+    return Left(**row) if row else None
+
+
+def take_in(settings: Settings, repository: str, left: Left) -> Taken:
+    """Take the bundle that was left behind through the quarantine, outside of any transaction. Done twice, it recognises the first.
+
+    Args:
+        repository: name of the goal's repository.
+        left: with ``handed_in``.
+
+    Raises:
+        GitFailed: the mirror cannot be read or written.
+    """
+    handin = settings.handins_dir / str(left.lease)
+    where = mirror.path_of(settings, repository)
+    try:
+        return Taken(left.epoch, quarantine.accept(settings, where, handin, left.input_commit, left.task_run, left.epoch))
+    except BundleRefused as error:
+        return Taken(left.epoch, None, str(error))
+
+
+def _keeps_sessions(connection: Connection, task_run: str) -> bool:
+    row = connection.execute(_SQL.plan_of, {"task_run": task_run}).fetchone()
+    tasks = Plan.model_validate_json(row["document"]).tasks if row else ()
+    worker = next((task.worker for task in tasks if row and task.key == row["key"]), None)
+    return worker in catalog.names() and catalog.load(str(worker)).runtime.session_persistence
+
+
+def _way(connection: Connection, task_run: str, epoch: int) -> rules.Way | None:
+    row = connection.execute(_SQL.way, {"task_run": task_run, "epoch": epoch}).fetchone()
+    return rules.Way(**row) if row else None

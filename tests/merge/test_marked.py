@@ -1,0 +1,106 @@
+"""A lease step that a person marked success: our tables decide, so nothing is verified, and nothing merges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from include.clock import new_id
+from include.database.unit_of_work import transaction
+from include.errors import IllegalTransition
+from include.goals import service as goals
+from include.merge import candidates, service
+from include.merge.candidates import NotVerifiable, Opened
+from include.plans.models import Plan, Task
+from include.repository.models import Candidate
+from include.tasks import service as tasks
+from include.tasks.models import TaskRunState
+from tests.merge.world import RUN, World
+from tests.repository.people import hand_in, make_worker
+
+PLAN = Plan(summary="One.", tasks=(Task(key="a", title="A", prompt="Do."),)).model_dump_json()
+Open = Callable[..., Opened | NotVerifiable]
+
+
+@pytest.fixture
+def marked(world: World) -> World:
+    """An attempt was at work and half done when its lease step was marked success: the sandbox is gone, what it had written was kept."""
+    worker = make_worker(world.settings, world.mirror, world.base, world.folder / "worker")
+    worker.commit({"half.py": "H = 1\n"}, "half of it")
+    handin = hand_in(worker, world.folder / "handin").read_bytes()
+    lease = new_id()
+    world.settings.handins_dir.mkdir(parents=True, exist_ok=True)
+    (world.settings.handins_dir / str(lease)).write_bytes(handin)
+    with transaction("owner") as connection:
+        connection.execute("INSERT INTO nodes VALUES ('local', 1, 'bubblewrap')")
+        connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, 'a')", [f"{RUN}-a", RUN])
+        for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
+            connection.execute("UPDATE task_runs SET state = %s, epoch = 1", [state])
+        connection.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, 1, 'local', 'bubblewrap')", [f"{RUN}-a"])
+        connection.execute(
+            "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, input_commit, ti_id, expires_at, revoked_at, ended_at)"
+            " VALUES (%s, 'work', 'airlock-a-1', %s, %s, 1, 'local', %s, 'ti', now() + interval '1 hour', now(), now())",
+            [lease, RUN, f"{RUN}-a", world.base])  # fmt: skip
+        connection.execute("INSERT INTO evidence (lease, exit_code, handin_sha256) VALUES (%s, 0, %s)",
+                           [lease, hashlib.sha256(handin).hexdigest()])  # fmt: skip
+    return world
+
+
+def verify_and_merge(world: World, open_: Open) -> Any:
+    """As the steps verify and merge do it, with a gate that finds everything green."""
+    with transaction("airflow") as connection:
+        run = goals.run_of(connection, "g", "r")
+        opened = open_(connection, world.settings, run, PLAN, "a")
+    if isinstance(opened, NotVerifiable):
+        return opened
+    made = candidates.candidate(world.settings, opened)
+    assert isinstance(made, Candidate)
+    world.verify(opened.task_run)
+    with transaction("airflow") as connection:
+        tasks.set_state(connection, opened.task_run, TaskRunState.MERGE_QUEUE)
+        return service.merge_task(connection, world.settings, opened.task_run, 1)
+
+
+def believe_airflow(connection: Any, settings: Any, run: dict[str, Any], document: str, key: str) -> Opened:
+    """The broken variant: the lease step is green, so the work must be there."""
+    row = tasks.lock(connection, run["id"], key)
+    lease = candidates.leases.work_lease(connection, settings, row["id"], row["epoch"])
+    assert lease is not None
+    return Opened(run, Plan.model_validate_json(document).tasks[0], row["id"], row["epoch"], lease, "")
+
+
+def merged(world: World) -> int:
+    return int(world.row("SELECT count(*) FROM merges")["count"])
+
+
+def test_what_was_not_handed_in_is_not_merged(marked: World) -> None:
+    assert verify_and_merge(marked, candidates.open_attempt) == NotVerifiable(
+        False,
+        "CANCELLED: a person marked or cleared its lease step in Airflow before anything was handed in. Clear the whole group to try again.",
+    )
+    assert merged(marked) == 0 and marked.tip() == marked.base
+    assert marked.row("SELECT state FROM task_runs")["state"] == "CANCELLED"
+
+
+def test_control_a_verify_that_believes_airflow_is_stopped_by_the_database_only(marked: World) -> None:
+    with pytest.raises(IllegalTransition, match="EXECUTING -> MERGE_QUEUE"):
+        verify_and_merge(marked, believe_airflow)
+    assert merged(marked) == 0
+
+
+def test_control_and_without_that_wall_too_it_merges(marked: World) -> None:
+    with transaction("owner") as connection:
+        connection.execute("ALTER TABLE task_runs DISABLE TRIGGER guard")
+    verify_and_merge(marked, believe_airflow)
+    assert merged(marked) == 1 and marked.tip() != marked.base
+
+
+def test_an_attempt_that_another_has_taken_over_from_is_left_alone(marked: World) -> None:
+    with transaction("airflow") as connection:
+        run = goals.run_of(connection, "g", "r")
+        late = candidates.open_attempt(connection, marked.settings, run, PLAN, "a", epoch=7)
+    assert isinstance(late, NotVerifiable) and late.fine
+    assert marked.row("SELECT state FROM task_runs")["state"] == "EXECUTING"
