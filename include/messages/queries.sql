@@ -17,8 +17,8 @@ SELECT %(agent)s, task_run, epoch, seq, key, type, body, signature
 FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(seqs)b::bigint[], %(keys)b::text[], %(types)b::text[], %(bodies)b::bytea[],
             %(signatures)b::text[]) WITH ORDINALITY AS w(task_run, epoch, seq, key, type, body, signature, place) ORDER BY place;
 
--- name: lock_sender | one sender at a time an agent, so that messages keep their order
-SELECT pg_try_advisory_xact_lock(hashtextextended('sender ' || %(agent)s, 0)) AS mine;
+-- name: lock_sender | one sender at a time an agent, so that messages keep their order; its mark may be lost in a crash, for then they go out twice
+SELECT pg_try_advisory_xact_lock(hashtextextended('sender ' || %(agent)s, 0)) AS mine, set_config('synchronous_commit', 'off', true) AS quick;
 
 -- name: unsent | the oldest messages that wait
 SELECT id, task_run, body, signature FROM outbox WHERE agent = %(agent)s AND sent_at IS NULL ORDER BY id LIMIT %(limit)s;
