@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from include.database.queries import load
 from include.database.unit_of_work import Connection
+from include.governance import service as governance
 from include.tasks.models import Failure
 
 _SQL = load(__file__)
@@ -35,13 +34,8 @@ def tell(connection: Connection, lease: dict[str, Any], failure: Failure, words:
     if connection.execute(_SQL.store_notice, notice).fetchone() is None:
         return None
     action = "lease.revoked" if failure not in (Failure.LOST, Failure.NEVER_STARTED, Failure.MODEL_AWAY) else "lease.lost"
-    audit(connection, "lease step", action, lease["sandbox"], {"class": failure, "reason": words, "lease": str(lease["id"])})
+    governance.record(connection, "lease step", action, lease["sandbox"], {"class": failure, "reason": words, "lease": str(lease["id"])})
     return said
-
-
-def audit(connection: Connection, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
-    """An entry of the audit log."""
-    connection.execute(_SQL.store_audit, {"actor": actor, "action": action, "subject": subject, "detail": Jsonb(detail)})
 
 
 def notices(connection: Connection, goal_run: str) -> list[dict[str, Any]]:

@@ -64,9 +64,6 @@ WHERE id = %(lease)s AND ended_at IS NULL AND revoked_at IS NULL
 INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, %(kind)s, %(goal_run)s, %(task_run)s, %(words)s)
 ON CONFLICT (key) DO NOTHING RETURNING id
 
--- name: store_audit | who did what to whom
-INSERT INTO audit_log (actor, action, subject, detail) VALUES (%(actor)s, %(action)s, %(subject)s, %(detail)s)
-
 -- name: notices_of | what people were told of a goal run
 SELECT kind, task_run, words, created_at FROM notices WHERE goal_run = %(goal_run)s ORDER BY id
 

@@ -13,7 +13,7 @@ from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Unavailable
-from include.leases import incidents
+from include.governance import service as governance
 from include.leases.models import Grant, Terms, Verification
 from include.settings import Settings
 
@@ -160,6 +160,6 @@ def renew(connection: Connection, lease: UUID, seconds: float, by: str, reason: 
     if row is None:
         return None
     detail = {"seconds": seconds, "reason": reason, "expires_at": row["expires_at"].isoformat()}
-    incidents.audit(connection, by, "lease.renewed", row["sandbox"], detail)
+    governance.record(connection, by, "lease.renewed", row["sandbox"], detail)
     expires_at: datetime = row["expires_at"]
     return expires_at

@@ -390,7 +390,7 @@ def look(world: World) -> Callable[[World], None]:
     key = task.removeprefix(f"{world.run}-")
 
     def step(w: World) -> None:
-        seen = w.do("airflow", lambda c: watching.look(c, w.settings, w.run, key, ti, 0))
+        seen = w.do("airflow", lambda c: watching.look(c, w.settings, w.run, key, ti, 0, 30.0))
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         must(seen.epoch == mine[1], f"looked at epoch {seen.epoch} of {mine}")
         if seen.outcome == "handed_in" and mine[0] in LIVE:

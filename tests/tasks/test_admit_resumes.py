@@ -77,6 +77,16 @@ def test_a_step_that_died_after_the_quarantine_is_done_again(world: World) -> No
     assert world.admit()["input_commit"] == tip and world.row["epoch"] == 2
 
 
+def test_a_step_that_died_after_the_grant_does_not_end_the_session(world: World) -> None:
+    world.admit()
+    tip = world.loses(turns=2, commit={"b.py": "B = 1\n"})
+    world.admit()
+    assert world.ask(tries=2) is None, "Airflow runs the step again: the lease that it granted is revoked, and another is granted"
+    lease = world.lease(3)
+    assert (lease["input_commit"], lease["resumed_from"]) == (tip, 1)
+    assert world.lease(2)["revoked_at"] is not None
+
+
 def test_it_waits_for_what_the_old_sandbox_leaves(world: World) -> None:
     world.admit()
     tip = world.works(turns=2, commit={"b.py": "B = 1\n"})
