@@ -32,6 +32,8 @@ from include.settings import ROOT, Settings, settings
 _SQL = queries.load(__file__)
 HEARTBEAT_TIMEOUT_S = 5
 """Shorter than an installation's, so that a missed heartbeat need not be waited for so long; lateness counts from when it is over."""
+UNWATCHED_S = 600
+"""Longer than an installation's: on a busy machine the triggers may need a minute until they watch."""
 APART_S = 0.7
 PATIENCE_S = 120.0
 PROGRAM = "import subprocess, time\nsubprocess.Popen(['sleep', '100000'])\ntime.sleep(100000)\n"
@@ -70,7 +72,7 @@ def _row(servers: Servers, engine: str, what: str, count: int) -> dict[str, Any]
 def _node(servers: Servers, engine: str) -> Iterator[bool]:
     """A warden and a relay on the temporary servers; False if this engine does not answer."""
     os.environ |= {"AIRLOCK_ENGINE": engine, "AIRLOCK_NODE": "bench", "AIRLOCK_HEARTBEAT_TIMEOUT_S": str(HEARTBEAT_TIMEOUT_S)}
-    os.environ |= {"AIRFLOW_HOME": str(servers.settings.home / "airflow")}
+    os.environ |= {"AIRFLOW_HOME": str(servers.settings.home / "airflow"), "AIRLOCK_UNWATCHED_S": str(UNWATCHED_S)}
     settings_module.settings.cache_clear()
     servers.settings = mine = settings()
     for folder in (mine.bundles_dir, mine.toolbox_dir):
@@ -102,10 +104,10 @@ def _measure(servers: Servers, what: str, count: int) -> list[float]:
     """Seconds from over to gone of each sandbox."""
     run_id, workers = make_workers(count)
     try:
-        for worker in workers:
-            ensure_sandbox(f"airlock-{worker.task_run}-1")
-        _do(_SQL.all_well, run=run_id)
         with _sensor(servers, run_id, workers) as cancel:
+            for worker in workers:
+                ensure_sandbox(f"airlock-{worker.task_run}-1")
+                _do(_SQL.all_well, run=run_id)
             due = _WAYS[what](servers.settings, cancel)
             return _lateness(servers.settings, workers, due)
     finally:
