@@ -123,11 +123,15 @@ def state(stand: Stand, trial: Trial) -> str:
     return str(stand.sql("SELECT state FROM goal_runs WHERE id = %s", trial.goal_run)[0]["state"])
 
 
+def chosen(trials: list[Trial], request: pytest.FixtureRequest) -> list[Trial]:
+    """Only the cells that the command names."""
+    cells = request.config.getoption("--cells", default="")
+    return [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
+
+
 def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
     times = request.config.getoption("--times", default=TIMES)
-    trials = matrix.all_cells(times) if times else matrix.diagonal()
-    if cells := request.config.getoption("--cells", default=""):
-        trials = [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
+    trials = chosen(matrix.all_cells(times) if times else matrix.diagonal(), request)
     play(stand, trials, CAPACITY, request.config.getoption("--people-json", default=""))
     for trial in trials:
         if trial.expected == GOES_ON:
@@ -148,5 +152,5 @@ def control(stand: Stand, trial: Trial) -> None:
 
 
 @pytest.mark.docker
-def test_the_same_in_containers(docker_stand: Stand) -> None:
-    play(docker_stand, matrix.diagonal(), 4)
+def test_the_same_in_containers(docker_stand: Stand, request: pytest.FixtureRequest) -> None:
+    play(docker_stand, chosen(matrix.diagonal(), request), 4)
