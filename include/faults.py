@@ -32,6 +32,8 @@ POINTS: dict[str, str] = {
     "intake.store.before-commit": "a goal and its first run are written, not committed",
     "intake.store.after-commit": "a goal and its first run are committed; its base is not tested",
     "plan.store.before-commit": "the plan is written, not committed",
+    "audit.append.before": "what is told of is written; the audit log does not tell of it",
+    "audit.append.after": "the audit log tells of it; nothing is committed",
     "launch.trigger.before": "the plan is stored; the goal's DAG run is not there",
     "launch.trigger.after": "the goal's DAG run is there; submit_goal does not know it",
     "admit.grant.before-commit": "epoch, attempt and lease are written, not committed",

@@ -48,7 +48,9 @@ class Settings(BaseModel):
     offline_port: int = Field(default=0, description="Port of the offline model; chosen by the launcher when 0.")
     playbooks: str = Field(default="", description="Folder of more playbooks for the offline model.")
     attempts: int = Field(default=3, description="Attempts that count, per task run.")
-    infrastructure_attempts: int = Field(default=10, description="Attempts lost to infrastructure, per task run.")
+    infrastructure_attempts: int = Field(
+        default=10, description="Attempts lost to infrastructure (also to a model that stays away), per task run."
+    )
     heartbeat_s: int = Field(default=10, description="Seconds between a worker's heartbeats.")
     heartbeat_timeout_s: int = Field(default=30, description="Seconds without a heartbeat after which the lease is broken.")
     unwatched_s: int = Field(default=60, description="Seconds without a sensor's watch after which an attempt is over.")

@@ -124,14 +124,15 @@ class Broker:
     async def tidy(self) -> None:
         """Streams that the server lost are filled again; those of ended attempts are deleted."""
         process = self.process
+        live = {row["task_run"] for row in await process.transact(self._live)}
         server_run = await process.streams.server_run()
         # Another run of the server (or ours) may have lost the last second of what it had acknowledged: all of it goes out once more.
-        lost = sorted(process.live) if server_run != self._server_run else await process.streams.without_inbox(sorted(process.live))
+        lost = sorted(live) if server_run != self._server_run else await process.streams.without_inbox(sorted(live))
         if lost:
             await process.transact(lambda c: outbox.send_again(c, lost))
             process.wake["outbox"].set()
         self._server_run = server_run
-        names = {"agent": process.agent, "task_runs": sorted(await process.streams.task_runs() - process.live)}
+        names = {"agent": process.agent, "task_runs": sorted(await process.streams.task_runs() - live)}
 
         async def over(connection: Any) -> list[str]:
             return [row["id"] for row in await (await connection.execute(_SQL.over_among, names)).fetchall()]
@@ -179,7 +180,7 @@ class Broker:
                 middle = len(batch) // 2
                 await self._take(batch[:middle])
                 return await self._take(batch[middle:])
-            refused = [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[:500])]
+            refused = [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[: inbox.MOST_WORDS])]
             await self.process.transact(lambda c: inbox.tell_refused(c, self.process.agent, refused, {}))
             taken = inbox.Taken([], refused, [], False, False)
         faults.point("broker.take.after-commit")

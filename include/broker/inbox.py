@@ -20,6 +20,8 @@ from include.messages.strict_json import storable
 
 _SQL = queries.load(__file__)
 _ANSWERED = ("llm.request", "question", "permission.request", "artifact", *ENDINGS)
+MOST_WORDS = 500
+"""Longest reason of a refusal that is kept, in characters: a worker may have chosen a part of it."""
 Attempts = dict[str, dict[str, Any]]
 
 
@@ -97,7 +99,7 @@ class _Batch:
                 if first.setdefault(message.number, message).entry.body != entry.body:
                     raise EnvelopeRefused(_taken_words(message))
             except EnvelopeRefused as error:
-                self.refused.append((entry, str(error)))
+                self.refused.append((entry, str(error)[:MOST_WORDS]))
         for _, message in sorted(first.items()):
             self._sort(message)
 

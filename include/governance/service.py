@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import rules
@@ -25,7 +26,9 @@ def record(connection: Connection, actor: str, action: str, subject: str, detail
         subject: id of what it was done to.
         detail: what else counts: inputs, rule, policy hash, reason.
     """
+    faults.point("audit.append.before")
     connection.execute(_SQL.record, _entry(actor, action, subject, detail))
+    faults.point("audit.append.after")
 
 
 async def record_async(connection: AsyncConnection, actor: str, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:

@@ -33,7 +33,7 @@ def tell(connection: Connection, lease: dict[str, Any], failure: Failure, words:
     }
     if connection.execute(_SQL.store_notice, notice).fetchone() is None:
         return None
-    action = "lease.revoked" if failure not in (Failure.LOST, Failure.NEVER_STARTED) else "lease.lost"
+    action = "lease.revoked" if failure not in (Failure.LOST, Failure.NEVER_STARTED, Failure.MODEL_AWAY) else "lease.lost"
     governance.record(connection, "lease step", action, lease["sandbox"], {"class": failure, "reason": words, "lease": str(lease["id"])})
     return said
 

@@ -23,6 +23,18 @@ def transport(
 
 
 @app.command()
+def lease(
+    count: Annotated[int, typer.Option(help="Sandboxes for each engine and way to be over.", min=1, max=200)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Lateness of lease expiry, budget breach, missed heartbeat and UI cancel until the container is gone."""
+    from include.local.bench import lease as bench
+    from include.local.bench import report
+
+    report.show(bench.run(count), as_json)
+
+
+@app.command()
 def state(
     count: Annotated[int, typer.Option(help="Transitions, steps and checkpoints.", min=300)] = 1_000,
     as_json: Json = False,

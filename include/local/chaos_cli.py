@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sys
 from typing import Annotated, Literal
 
@@ -24,6 +25,7 @@ def chaos(
     from include.local.chaos import run as the_run
     from include.local.chaos.models import Options
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its home ends with it, however it is asked to end
     chosen = seed if seed is not None else random.SystemRandom().randrange(1_000_000)
     options = Options(kills=kills, goals=goals, seed=chosen, engine=engine, points=points)
     outcome = the_run.run(options, lambda line: print(line, file=sys.stderr, flush=True), keep=keep)

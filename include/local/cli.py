@@ -26,8 +26,8 @@ app = typer.Typer(
 images = typer.Typer(no_args_is_help=True, help="The image of the sandboxes.")
 app.add_typer(goal_cli.app, name="goal")
 app.add_typer(repo_cli.app, name="repo")
-app.add_typer(audit_cli.app, name="audit")
 app.add_typer(bench_cli.app, name="bench")
+app.add_typer(audit_cli.app, name="audit")
 app.add_typer(images, name="images")
 app.command()(chaos_cli.chaos)
 

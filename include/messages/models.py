@@ -175,7 +175,7 @@ class Envelope(Wire):
     epoch: Strict = Field(ge=1)
     reply_to: UUID | None
     ts: AwareDatetime
-    idempotency_key: str = Field(min_length=1, max_length=200)
+    idempotency_key: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")
     seq: Strict = Field(ge=1, lt=2**53)
 
 

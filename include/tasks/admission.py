@@ -85,7 +85,8 @@ def entry(
         return Admission("wait", f"The next attempt is due in {seconds} s: {row['reason']}", "due", row["id"])
     if row["epoch"]:  # its place is room: an attempt that was cleared must not wait for itself
         leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
-    left = resume.left_behind(connection, row["id"], row["resume_from"]) if row["resume_from"] else None
+    source = resume.goes_on_from(connection, row)
+    left = resume.left_behind(connection, row["id"], source) if source else None
     if left is not None and not left.over:
         return Admission("wait", f"Attempt {left.epoch} is being ended; what it committed is kept.", "over", str(left.lease))
     node = leases.find_room(connection)

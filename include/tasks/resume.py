@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from include.catalog import store as catalog
@@ -13,6 +13,7 @@ from include.plans.models import Plan
 from include.repository import mirror, quarantine
 from include.settings import Settings
 from include.tasks import rules
+from include.tasks.models import TaskRunState
 
 _SQL = load(__file__)
 
@@ -44,6 +45,20 @@ def source(connection: Connection, task_run: str, epoch: int) -> int | None:
     if this is None:
         return None
     return rules.source(this, _way(connection, task_run, this.resumed_from) if this.resumed_from else None)
+
+
+def goes_on_from(connection: Connection, row: dict[str, Any]) -> int | None:
+    """The epoch that the next attempt of a task run goes on from, or None: it starts over.
+
+    Decided when an attempt failed; one that was granted and never said a word leaves what it would have gone on from to the next.
+
+    Args:
+        row: the task run, locked.
+    """
+    if row["state"] != TaskRunState.LEASED:
+        return row["resume_from"]  # type: ignore[no-any-return]
+    way = _way(connection, row["id"], row["epoch"])
+    return way.resumed_from if way else None
 
 
 def left_behind(connection: Connection, task_run: str, epoch: int) -> Left | None:

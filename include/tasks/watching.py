@@ -15,7 +15,7 @@ from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import AttemptState, Failure, Rework, TaskRunState
 
-_INCIDENTS = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.LEASE_BROKEN, Failure.BUDGET})
+_INCIDENTS = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.MODEL_AWAY, Failure.LEASE_BROKEN, Failure.BUDGET})
 
 
 class Seen(NamedTuple):

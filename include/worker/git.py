@@ -90,19 +90,27 @@ class Repository:
         return sorted({entry[3:] for entry in changed.split("\0")} & set(paths))
 
     def hand_in(self) -> str | None:
-        """Write everything after the base as a bundle to the hand-in file; the tip, or None (and no file) when nothing was committed.
-
-        Called after each commit too: the file is replaced whole, so whatever kills the sandbox, the warden finds the last whole one.
+        """Write the hand-in and return the tip, or None (and there is no file) when nothing was committed.
 
         Raises:
-            GitFailed: the bundle could not be made; there is no file then.
+            GitFailed: the bundle could not be made.
         """
         if self._call("rev-list", "--count", f"{BASE}..{BRANCH}") == "0":
             return None
+        self.keep()
+        return self.tip()
+
+    def keep(self) -> None:
+        """Write everything after the base as a bundle to the hand-in file: after each commit, so that a lost attempt leaves it behind.
+
+        The file is replaced whole: whatever kills the sandbox, the warden finds the last whole one.
+
+        Raises:
+            GitFailed: the bundle could not be made; the file is as it was.
+        """
         part = self._paths.workspace / _HANDIN_BEING_MADE
         self._call("bundle", "create", "--quiet", str(part), f"{BASE}..{BRANCH}")
         os.replace(part, self._paths.handin)
-        return self.tip()
 
     def _worth_staging(self, paths: list[str]) -> list[str]:
         """Without those that are neither there nor known to git: ``git add`` fails on them, and there is nothing to do."""

@@ -140,7 +140,7 @@ class Tools:
         files = len(self._written)
         self._written.clear()
         with contextlib.suppress(GitFailed, OSError):  # for a further attempt, if this one is lost; the end hands in anyway
-            self._repository.hand_in()
+            self._repository.keep()
         self._heartbeat.milestone("working", f"committed {commit[:10]}: {message.strip().splitlines()[0]}")
         return _json({"commit": commit, "written_files": files})
 

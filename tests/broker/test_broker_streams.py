@@ -190,21 +190,26 @@ def own_yard(server: StreamServer, tmp_path: Path) -> Iterator[Yard]:
         print(f"--- {file.name}\n{file.read_text()[-6000:]}")
 
 
-@pytest.mark.parametrize("wiped", [False, True], ids=["restarted, without what it had last", "wiped"])
-def test_a_killed_stream_server_loses_nothing(own_yard: Yard, server: StreamServer, wiped: bool) -> None:
+@pytest.mark.parametrize("how", ["restarted without its last second", "wiped", "killed with the broker"])
+def test_a_killed_stream_server_loses_nothing(own_yard: Yard, server: StreamServer, how: str) -> None:
     own_yard.model(BOOK)
-    own_yard.broker()
+    broker = own_yard.broker()
     worker = own_yard.attempt()
     worker.wait_for("task.assign")
     first = worker.ask(models.LlmRequest(turn=1, results=[]))
-    if not wiped:  # as if the last second had not reached the file: the stream is there, but its end is missing
+    if how != "wiped":  # as if the last second had not reached the file: the stream is there, but its end is missing
         last = own_yard.broker_streams.xrevrange(f"task:{worker.task_run}:in", count=1)[0][0]
         own_yard.broker_streams.xdel(f"task:{worker.task_run}:in", last)
+    if how == "restarted without its last second":
         time.sleep(6)  # control: as long as the same server runs, nobody looks for what it lost
         assert [m.type for m in worker.inbox()] == ["task.assign"]
+    if how == "killed with the broker":
+        broker.kill()
     server.kill()
-    server.start(wiped=wiped)
-    wait_until("what was sent is there again", lambda: {m.type for m in worker.inbox()} == {"task.assign", "llm.response"}, 30)
+    server.start(wiped=how == "wiped")
+    if how == "killed with the broker":
+        own_yard.broker()
+    wait_until("what was sent is there again", lambda: {m.type for m in worker.inbox()} == {"task.assign", "llm.response"}, 60)
     second = worker.ask(models.LlmRequest(turn=2, results=results(first)))
     assert second.content[0]["name"] == FINISH["tools"][0]["name"]
     worker.reply_to(worker.tell(models.TaskComplete(summary="done", commit=None)))

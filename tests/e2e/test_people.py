@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from include import settings as settings_module
 from tests.e2e.conftest import CAPACITY, GIT, HERE, TIMES, Stack, repository
 from tests.e2e.people import matrix
-from tests.e2e.people.trials import Stand, Trial, reached, until
+from tests.e2e.people.ends import compare
+from tests.e2e.people.trials import GOES_ON, Stand, Trial, reached, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -127,6 +129,22 @@ def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> Non
     if cells := request.config.getoption("--cells", default=""):
         trials = [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
     play(stand, trials, CAPACITY, request.config.getoption("--people-json", default=""))
+    for trial in trials:
+        if trial.expected == GOES_ON:
+            control(stand, trial)
+            break
+
+
+def control(stand: Stand, trial: Trial) -> None:
+    """The comparison can fail: a goal that went on is no cancelled one, and a merge by a red verdict is seen."""
+    other = replace(trial, action="mark step failed", problems=[])
+    compare(stand, other)
+    assert any("ended COMPLETED" in problem for problem in other.problems) and any("sandbox" in problem for problem in other.problems)
+    stand.sql("UPDATE verdicts SET green = false WHERE goal_run = %s RETURNING id", trial.goal_run)
+    red = replace(trial, problems=[])
+    compare(stand, red)
+    stand.sql("UPDATE verdicts SET green = true WHERE goal_run = %s RETURNING id", trial.goal_run)
+    assert any("without its green verdict" in problem for problem in red.problems)
 
 
 @pytest.mark.docker

@@ -140,7 +140,7 @@ WRONG: dict[str, list[Any]] = {
         "x",
         None,
     ],
-    "idempotencyKey": ["", "k" * 201, None, 1],
+    "idempotencyKey": ["", "k" * 201, "k\x00", "\n\x00", None, 1],
     "seq": [0, -1, 2**53, 1.5, "1", None, True, 10**90],
     "payload": [None, [], {}, "x", {"surplus": 1}],
 }

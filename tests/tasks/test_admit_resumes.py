@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from include.database.unit_of_work import transaction
 from include.flow.waiting import NotYet
 from include.repository import trees
-from include.tasks import rules
+from include.tasks import resume, rules
 from include.tasks.models import Failure
 from tests.tasks.conftest import World
 
@@ -63,6 +64,27 @@ def test_a_refused_bundle_starts_over(world: World, how: str) -> None:
     assert (lease["input_commit"], lease["resumed_from"]) == (world.base, None)
     assert world.row["accepted_commit"] is None and world.row["feedback"].startswith("Its commits were refused: ")
     assert trees.find(world.mirror, f"refs/tasks/{world.task_run}/1") is None
+
+
+def test_a_step_that_died_after_the_quarantine_is_done_again(world: World) -> None:
+    world.admit()
+    tip = world.loses(turns=2, commit={"b.py": "B = 1\n"})
+    with transaction("airflow") as connection:
+        left = resume.left_behind(connection, world.task_run, 1)
+    assert left is not None and left.handed_in and left.over
+    first, again = (resume.take_in(world.settings, world.mirror.stem, left) for _ in range(2))
+    assert first == again and first.commit == tip
+    assert world.admit()["input_commit"] == tip and world.row["epoch"] == 2
+
+
+def test_a_step_that_died_after_the_grant_does_not_end_the_session(world: World) -> None:
+    world.admit()
+    tip = world.loses(turns=2, commit={"b.py": "B = 1\n"})
+    world.admit()
+    assert world.ask(tries=2) is None, "Airflow runs the step again: the lease that it granted is revoked, and another is granted"
+    lease = world.lease(3)
+    assert (lease["input_commit"], lease["resumed_from"]) == (tip, 1)
+    assert world.lease(2)["revoked_at"] is not None
 
 
 def test_it_waits_for_what_the_old_sandbox_leaves(world: World) -> None:

@@ -104,9 +104,10 @@ class LeaseTrigger(BaseTrigger):
             return
         if state in (None, "cleared"):
             await asyncio.sleep(TAKEOVER_S)
-        await asyncio.get_running_loop().run_in_executor(here.threads, self._killed, left_at)
+        await asyncio.get_running_loop().run_in_executor(here.threads, self.revoke, left_at)
 
-    def _killed(self, left_at: datetime) -> None:
+    def revoke(self, left_at: datetime) -> None:
+        """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)

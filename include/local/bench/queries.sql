@@ -45,6 +45,31 @@ INSERT INTO task_events (machine, subject, kind, detail) VALUES ('attempt', %(ta
 -- name: keep_beat | the third
 UPDATE leases SET heartbeat_at = clock_timestamp(), taken = taken + int8multirange(int8range(%(seq)s, %(seq)s + 1)) WHERE id = %(lease)s;
 
+-- name: all_well | heartbeats of a goal run's workers that nobody has to give
+UPDATE leases SET heartbeat_at = clock_timestamp() + interval '1 hour' WHERE goal_run = %(run)s;
+
+-- name: owned_by_a_sensor | how many leases of a goal run a lease step owns
+SELECT count(*) AS owned FROM leases WHERE goal_run = %(run)s AND ti_id <> 'bench';
+
+-- name: due_by_deadline | when it expires
+UPDATE leases SET expires_at = clock_timestamp() + interval '0.5 s' WHERE id = %(lease)s RETURNING extract(epoch FROM expires_at)::float AS due;
+
+-- name: due_by_tokens | more used than granted, from now on
+UPDATE leases SET tokens_used = max_tokens + 1 WHERE id = %(lease)s RETURNING extract(epoch FROM clock_timestamp())::float AS due;
+
+-- name: due_by_silence | its last heartbeat was now
+UPDATE leases SET heartbeat_at = clock_timestamp() WHERE id = %(lease)s
+RETURNING extract(epoch FROM heartbeat_at + make_interval(secs => %(timeout)s))::float AS due;
+
+-- name: due_now | PostgreSQL's time
+SELECT extract(epoch FROM clock_timestamp())::float AS due;
+
+-- name: revoke_all | what still lives of a goal run
+UPDATE leases SET revoked_at = clock_timestamp(), grace = '0 s' WHERE goal_run = %(run)s AND ended_at IS NULL AND revoked_at IS NULL;
+
+-- name: living | how many leases of a goal run have not ended
+SELECT count(*) AS living FROM leases WHERE goal_run = %(run)s AND ended_at IS NULL;
+
 -- name: bench_rows | a goal run with one task run
 WITH a AS (INSERT INTO agents VALUES ('bench', 'p', 'w', 'a', '{}', 0, 0) RETURNING name),
   p AS (INSERT INTO repositories VALUES ('bench', '/bench', false) RETURNING name),

@@ -35,23 +35,24 @@ from include.settings import Settings
 
 _SQL = queries.load(__file__)
 STREAMS = 100
-SLOW_MESSAGES = 1_500
+SLOW_MESSAGES = 1_000
 """So many are enough for one transaction a message."""
 ASKERS, ASKED_PER_S, ASKED = 10, 50.0, 1_000
 
 
-def run(messages: int) -> Report:
+def run(messages: int, asked: int = ASKED) -> Report:
     """Measure.
 
     Args:
         messages: how many the raw streams and our broker take.
+        asked: how many permissions are asked for.
     """
     with temporary_servers(shared_buffers="256MB") as servers:
         settings = servers.settings
         raw, raw_s = _timed(settings, messages, _raw)
         ours, ours_s = _timed(settings, messages, _ours)
         single, single_s = _timed(settings, min(messages, SLOW_MESSAGES), _one_by_one)
-        trips = _round_trips(servers)
+        trips = _round_trips(servers, asked)
     rates = {"raw": raw / raw_s, "ours": ours / ours_s, "one_by_one": single / single_s}
     rows = [
         _row("XREADGROUP and XACK alone, nothing kept", raw, rates["raw"]),
@@ -182,17 +183,17 @@ async def _take_one(connection: Any, worker: Worker, entry: streams.Entry) -> No
 # -- the round trip of a permission request ------------------------------------------------------------------------------------------
 
 
-def _round_trips(servers: Servers) -> list[float]:
+def _round_trips(servers: Servers, count: int) -> list[float]:
     run_, workers = make_workers(ASKERS)
     os.environ["AIRLOCK_OFFLINE"] = "true"
     broker = servers.python("broker", "-m", "include.broker", "--agent", "jarvis")
     wait_for("the broker is at work", lambda: "is at work" in servers.log("broker") or broker.poll() is not None)
-    trips = asyncio.run(_ask_all(servers.settings, workers))
+    trips = asyncio.run(_ask_all(servers.settings, workers, count))
     end_workers(run_)
     return trips
 
 
-async def _ask_all(settings: Settings, workers: list[Worker]) -> list[float]:
+async def _ask_all(settings: Settings, workers: list[Worker], count: int) -> list[float]:
     relay = redis.asyncio.Redis.from_url(settings.valkey_url("relay"))
     asked: dict[str, float] = {}
     took: list[float] = []
@@ -200,21 +201,21 @@ async def _ask_all(settings: Settings, workers: list[Worker]) -> list[float]:
     readers = [asyncio.create_task(_read_answers(settings, *pair, asked, took)) for pair in zip(workers, assigned, strict=True)]
     await asyncio.wait_for(asyncio.gather(*(event.wait() for event in assigned)), 60)
     begun = time.perf_counter()
-    for number in range(ASKED):
+    for number in range(count):
         await asyncio.sleep(max(0.0, begun + number / ASKED_PER_S - time.perf_counter()))
         worker = workers[number % len(workers)]
         id_, body, signature = worker.make(models.PermissionRequest(capability="test", detail={"number": number}, reason="bench"))
         asked[str(id_)] = time.perf_counter()
         await relay.xadd(streams.out_stream(worker.task_run), {"e": body, "s": signature})
     end = time.perf_counter() + 10
-    while len(took) < ASKED and time.perf_counter() < end:
+    while len(took) < count and time.perf_counter() < end:
         await asyncio.sleep(0.05)
     for reader in readers:
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
     await relay.aclose()
-    if len(took) < ASKED:
-        raise Unavailable(f"{ASKED - len(took)} of {ASKED} permission requests were not answered: this is a defect, please report it.")
+    if len(took) < count:
+        raise Unavailable(f"{count - len(took)} of {count} permission requests were not answered: this is a defect, please report it.")
     return took
 
 

@@ -21,6 +21,8 @@ from include.settings import Settings
 PAUSE_S = (2.0, 8.0)
 STOP_S = 40.0
 STOP_EVERY = 8
+UP_S = 600.0
+"""A busy machine takes its time to come up."""
 PATIENCE_S = 45.0
 """A kill waits for its share of merges, so that kills meet live work to the end; but no longer than this."""
 BUDGET_MICRO = 100_000_000_000
@@ -109,7 +111,7 @@ class Killer:
         """What a person does after a crash, and all that a person does: ``./airlock up``."""
         for attempt in (1, 2, 3):
             try:
-                control.up(self._settings.home, lambda _: None)
+                control.up(self._settings.home, lambda _: None, patience_s=UP_S)
                 break
             except AirlockError as error:
                 self._say(f"up after {target}, try {attempt}: {error}")

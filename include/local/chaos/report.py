@@ -22,6 +22,8 @@ def show(outcome: Outcome) -> None:
     console.print(_trials(outcome), markup=False, highlight=False)
     for line in outcome.words:
         console.print(line, markup=False, highlight=False)
+    if others := [run for run in outcome.facts.runs if run.state != rules.COMPLETED]:
+        console.print(f"[red]{len(others)} of {len(outcome.facts.runs)} goals ended, but not COMPLETED; the table above says why.[/]")
     console.print("Every bar holds." if outcome.judgement.holds else "[red]A BAR IS BROKEN.[/]")
 
 

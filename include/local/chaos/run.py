@@ -17,7 +17,7 @@ from include.errors import Unavailable
 from include.local import control, doctor, health, runtime, submit
 from include.local.chaos import collect, rules, store, work
 from include.local.chaos.client import Clients
-from include.local.chaos.killer import BUDGET_MICRO, Killer
+from include.local.chaos.killer import BUDGET_MICRO, UP_S, Killer
 from include.local.chaos.models import Options, Outcome
 from include.local.control import Say
 from include.settings import ROOT, Settings
@@ -53,7 +53,7 @@ def run(options: Options, say: Say, keep: bool = False) -> Outcome:
         sample = work.make_repository(home / "sample")
         with _model(home) as address:
             os.environ["ANTHROPIC_BASE_URL"] = address
-            settings = control.up(home, say)
+            settings = control.up(home, say, patience_s=UP_S)
             try:
                 return _run(settings, options, goals, sample, say)
             finally:

@@ -17,7 +17,7 @@ def await_end(stand: Stand, trial: Trial, seconds: float) -> None:
     try:
         until(f"{trial.name} ends", lambda: stand.sql(
             "SELECT 1 FROM goal_runs WHERE id = %s AND ended_at IS NOT NULL", trial.goal_run), seconds, 0.5)  # fmt: skip
-        until(f"{trial.name} ends in Airflow", lambda: stand.run_state(trial) in ("success", "failed", "deleted"), 60, 0.5)
+        until(f"{trial.name} ends in Airflow", lambda: stand.run_state(trial) in ("success", "failed", "deleted"), seconds, 0.5)
         until(f"{trial.name} leaves no sandbox", lambda: all(lease["ended_at"] for lease in stand.leases(trial)), 20, 0.5)
         if trial.action == "delete the run":
             delete_for_good(stand, trial)

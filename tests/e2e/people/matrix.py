@@ -17,8 +17,8 @@ from include.local import control
 from tests.e2e.people.ends import await_end, compare
 from tests.e2e.people.trials import ACTIONS, PLACES, Stand, Trial, act, held_at, reached, until, watch_it_go
 
-SIDE_BY_SIDE = 6
-PATIENCE_S = 240.0
+SIDE_BY_SIDE = 5
+PATIENCE_S = 600.0
 
 
 def diagonal() -> list[Trial]:
@@ -76,8 +76,8 @@ def _at_admit(stand: Stand, trials: list[Trial], capacity: int) -> None:
     _side_by_side(fillers, lambda trial: stand.launch(trial, key="filler"), capacity)
     for filler in fillers:
         until("the node is full", lambda filler=filler: reached(stand, filler), 180)  # type: ignore[misc]
-    for wave in _waves(trials, 2 * SIDE_BY_SIDE):
-        _side_by_side(wave, lambda trial: _one(stand, trial), 2 * SIDE_BY_SIDE)
+    for wave in _waves(trials, SIDE_BY_SIDE):
+        _side_by_side(wave, lambda trial: _one(stand, trial), SIDE_BY_SIDE)
     _side_by_side(fillers, lambda trial: act(stand, trial), 3)
     assert not [filler.problems for filler in fillers if filler.problems]
 
