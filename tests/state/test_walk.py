@@ -38,6 +38,8 @@ def make(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., World]]:
         world.close()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)  # a minute on a quiet machine
 def test_ten_thousand_steps_and_no_divergence(make: Callable[..., World], capsys: pytest.CaptureFixture[str]) -> None:
     world, begun = make(20261126), time.monotonic()
     world.walk(STEPS)
