@@ -28,5 +28,5 @@ with DAG(
     max_active_runs=1,
     tags=["airlock"],
     default_args={"owner": "airlock"},
-):
+) as dag:
     HousekeepStep(task_id="housekeep", task_display_name="Prune")

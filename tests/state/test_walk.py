@@ -38,6 +38,8 @@ def make(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., World]]:
         world.close()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)  # 79 s at a load of 13 on two cores, 469 s at 27
 def test_ten_thousand_steps_and_no_divergence(make: Callable[..., World], capsys: pytest.CaptureFixture[str]) -> None:
     world, begun = make(20261126), time.monotonic()
     world.walk(STEPS)
