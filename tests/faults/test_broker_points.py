@@ -72,7 +72,7 @@ def test_dead_at_a_point_and_everything_happens_once(yard: Yard, tmp_path: Path,
     assert [row["seq"] for row in yard.rows("SELECT seq FROM processed_messages ORDER BY seq")] == list(range(1, asked + 3))
     assert [row["role"] for row in yard.rows("SELECT role FROM transcripts ORDER BY position")] == ["user", "assistant"]
     assert yard.one("SELECT count(*) FROM decisions") == 1
-    states = [row["state"] for row in yard.rows("SELECT state FROM model_calls ORDER BY reserved_at")]
+    states = [row["state"] for row in yard.rows("SELECT state FROM model_calls WHERE state <> 'released'")]  # what never left is made anew
     assert states.count("settled") == 1 and len(states) == asked and set(states) <= {"settled", "unknown"}
     assert yard.one("SELECT state FROM attempts") == "COMPLETING"
     seen = [message.seq for message in worker.inbox()]

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from include.local import control, leftovers, runtime
-from include.local.supervisor import child_environment
+from include.local.processes import Process
+from include.local.supervisor import Supervisor, child_environment
 from tests.conftest import wait_until
 
 # The supervisor as it runs in the product, with a list of processes that the test hands in.
@@ -100,6 +101,15 @@ def test_the_pause_before_a_restart_grows(home: Path) -> None:
     times = [float(word) for word in times_file.read_text().split()]
     first, second = times[1] - times[0], times[2] - times[1]
     assert 0.9 < first < 1.9 and 1.9 < second < 3.5
+
+
+def test_the_pause_begins_anew_once_a_process_was_steady(home: Path) -> None:
+    supervisor = Supervisor(home, [Process("server", ("true",))])
+    child = supervisor.children["server"]
+    for falls, ready_s_ago, pause in ((1, 0, 1), (2, 0, 2), (3, 5, 4), (1, 11, 1)):
+        child.ready_at = time.time() - ready_s_ago if ready_s_ago else 0.0
+        supervisor._crashed(child, now=100.0)
+        assert (child.falls, child.due) == (falls, 100.0 + pause)
 
 
 def test_stop_leaves_nothing_also_not_grandchildren_and_the_deaf(home: Path) -> None:
