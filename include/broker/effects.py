@@ -100,7 +100,7 @@ class Effects:
 
     async def _write_rows(self, connection: AsyncConnection) -> None:
         steps = [(*attempt, step) for attempt, step in self._steps.items()]
-        rule = {"rule": _RULE, "policy_sha256": hashlib.sha256(_RULE.encode()).hexdigest()}
+        rule = {"agent": self._agent, "rule": _RULE, "policy_sha256": hashlib.sha256(_RULE.encode()).hexdigest()}
         for statement, names, rows, more in (
             (_SQL.say_steps, "task_runs epochs steps", steps, {}),
             (_SQL.milestones, "task_runs epochs details", self._milestones, {}),

@@ -65,11 +65,15 @@ SELECT id, task_run, epoch, question, options::jsonb, context, urgency
 FROM unnest(%(ids)b::uuid[], %(task_runs)b::text[], %(epochs)b::int[], %(questions)b::text[], %(options)b::text[], %(contexts)b::text[],
             %(urgencies)b::text[]) AS w(id, task_run, epoch, question, options, context, urgency);
 
--- name: record_decisions | who decided, on what
-INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
+-- name: record_decisions | who decided, on what; the audit log has it too
+WITH decided AS (INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
 SELECT id, goal_run, task_run, epoch, action, decision, 'broker', ARRAY[%(rule)s::text], reason, %(policy_sha256)s, inputs::jsonb
 FROM unnest(%(ids)b::uuid[], %(goal_runs)b::text[], %(task_runs)b::text[], %(epochs)b::int[], %(actions)b::text[], %(decisions)b::text[],
-            %(reasons)b::text[], %(inputs)b::text[]) AS w(id, goal_run, task_run, epoch, action, decision, reason, inputs);
+            %(reasons)b::text[], %(inputs)b::text[]) AS w(id, goal_run, task_run, epoch, action, decision, reason, inputs)
+RETURNING *)
+INSERT INTO audit_log (actor, action, subject, detail)
+SELECT 'broker/' || %(agent)s, 'permission.decided', task_run || '/' || epoch, jsonb_build_object('decision', decision, 'capability', action,
+  'reason', reason, 'rules', rules, 'policy_sha256', policy_sha256, 'inputs', inputs) FROM decided;
 
 -- name: audit_refused | one entry an attempt and batch
 INSERT INTO audit_log (actor, action, subject, detail)

@@ -1,5 +1,7 @@
--- name: revoke_all | everything that is at work, whoever started it
-UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s WHERE revoked_at IS NULL AND ended_at IS NULL;
+-- name: revoke_all | everything that is at work, whoever started it; each in the audit log
+WITH gone AS (UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s WHERE revoked_at IS NULL AND ended_at IS NULL RETURNING sandbox)
+INSERT INTO audit_log (actor, action, subject, detail)
+SELECT 'supervisor', 'lease.revoked', sandbox, jsonb_build_object('reason', %(reason)s::text) FROM gone;
 
 -- name: any_live_lease | is a sandbox still there
 SELECT 1 FROM leases WHERE ended_at IS NULL LIMIT 1;
