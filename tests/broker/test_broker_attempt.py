@@ -38,6 +38,8 @@ def test_an_attempt_from_assignment_to_receipt(yard) -> None:  # type: ignore[no
     worker.reply_to(worker.tell(models.ArtifactMessage(artifact_type="log", data={"text": "x"})))
     worker.reply_to(worker.tell(models.TaskComplete(summary="done", commit="a" * 40)))
 
+    decided = yard.rows("SELECT detail ->> 'capability' AS capability, detail ->> 'decision' AS decision FROM audit_log ORDER BY position")
+    assert [tuple(entry.values()) for entry in decided] == [("pkg-install", "forbid"), ("test", "permit")]
     attempt = yard.rows("SELECT * FROM attempts")[0]
     assert (attempt["state"], attempt["commit_id"], attempt["step"]) == ("COMPLETING", "a" * 40, "edits") and attempt["finished_at"]
     calls = yard.rows("SELECT * FROM model_calls ORDER BY reserved_at")
