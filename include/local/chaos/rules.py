@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -169,7 +170,7 @@ def bound(trials: int) -> float:
 def quantile(values: Iterable[float], part: float) -> float:
     """The value below which this part of the values lies (nearest rank); 0 for none."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else 0.0
 
 
 def troubled(tasks: Iterable[TaskEnd]) -> list[TaskEnd]:
