@@ -104,9 +104,8 @@ class Broker:
 
     async def _assign(self, task_run: str, epoch: int) -> None:
         process = self.process
-        await process.streams.delete([task_run], inbox_only=True)  # an older attempt's messages; none of this one is there yet
         try:
-            if await process.transact(lambda c: assignments.assign(c, process.agent, task_run, epoch, process.settings)):
+            if await process.transact(lambda c: assignments.assign(c, process.streams, process.agent, task_run, epoch, process.settings)):
                 log.info("assigned %s/%s", task_run, epoch)
         except AirlockError as error:  # of this lease alone: the others must not wait for it
             log.error("cannot assign %s/%s: %s", task_run, epoch, error)

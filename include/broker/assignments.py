@@ -10,6 +10,7 @@ from include.database import queries
 from include.database.unit_of_work import AsyncConnection
 from include.messages import outbox
 from include.messages.models import CapabilityLease, LeaseTerms, TaskAssign, TaskCancel
+from include.messages.streams import Streams
 from include.settings import Settings
 
 _SQL = queries.load(__file__)
@@ -23,7 +24,7 @@ async def to_assign(connection: AsyncConnection, agent: str) -> list[tuple[str, 
     return [(row["task_run"], row["epoch"]) for row in rows]
 
 
-async def assign(connection: AsyncConnection, agent: str, task_run: str, epoch: int, settings: Settings) -> bool:
+async def assign(connection: AsyncConnection, streams: Streams, agent: str, task_run: str, epoch: int, settings: Settings) -> bool:
     """Begin the transcript, resume it if the attempt goes on from another, and queue ``task.assign``; False if another replica did."""
     row, task = await conversation.task_of(connection, task_run, epoch)
     start = await conversation.beginning(connection, row, task)
@@ -37,6 +38,9 @@ async def assign(connection: AsyncConnection, agent: str, task_run: str, epoch: 
     )
     if not await outbox.queue(connection, agent, task_run, epoch, payload, f"assign:{task_run}/{epoch}"):
         return False
+    # What an older attempt left in the stream. Nothing of this one can be there: it is sent once this transaction, which holds the lock of
+    # the attempt's outbox, is committed. Another replica that comes later finds the key and deletes nothing.
+    await streams.delete([task_run], inbox_only=True)
     await conversation.begin(connection, row, start)
     return True
 

@@ -37,12 +37,14 @@ async def reserve(connection: AsyncConnection, call: Call, input_tokens: int, ow
     price = prices.prices(call.model, offline)
     micro, tokens = rules.worst_micro(price, input_tokens, call.max_tokens), input_tokens + call.max_tokens
     names = call.model_dump(exclude={"body", "max_tokens"})
+    await connection.execute(_SQL.lock_budget, names)
+    if await (await connection.execute(_SQL.call_for, names)).fetchone() is not None:
+        return None  # asked first: another replica's call for the same request must not look like a budget that is used up
     rules.must_fit(await _limits(connection, call, names), micro, tokens)
     names |= {"id": new_id(), "owner": owner, "offline": offline, "micro": micro, "price_table": price.table}
     names |= {"input_tokens": input_tokens, "output_tokens": call.max_tokens}
-    if await (await connection.execute(_SQL.insert_call, names)).fetchone() is None:
-        return None
     try:
+        await connection.execute(_SQL.insert_call, names)
         await connection.execute(_SQL.debit_goal_run, names)
         await connection.execute(_SQL.debit_lease, names)
     except psycopg.errors.CheckViolation as error:  # cannot be: the rows are locked and were looked at
@@ -51,8 +53,7 @@ async def reserve(connection: AsyncConnection, call: Call, input_tokens: int, ow
 
 
 async def _limits(connection: AsyncConnection, call: Call, names: dict[str, Any]) -> list[rules.Limit]:
-    """All limits of a call, each locked until the transaction ends; always in this order, so that nobody waits in a circle."""
-    await connection.execute(_SQL.lock_budget, names)
+    """All limits of a call, each locked until the transaction ends; behind the agent's lock and in this order: nobody waits in a circle."""
     limits = []
     run = await _one(connection, _SQL.lock_goal_run, names)
     if call.lease is not None:

@@ -186,6 +186,9 @@ WHERE id = %(id)s AND state = 'requested';
 -- name: lock_budget | one reservation at a time an agent: sums over its calls cannot be locked row by row
 SELECT pg_advisory_xact_lock(hashtextextended('budget ' || %(agent)s, 0));
 
+-- name: call_for | the call that was made for a request, if there is one
+SELECT id FROM model_calls WHERE request = %(request)s;
+
 -- name: lock_goal_run | its money
 SELECT budget_micro, reserved_micro + spent_micro AS taken FROM goal_runs WHERE id = %(goal_run)s FOR NO KEY UPDATE;
 
@@ -204,12 +207,11 @@ FROM agents a LEFT JOIN model_calls c ON c.agent = a.name AND c.state <> 'releas
   AND c.reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')
 WHERE a.name = %(agent)s GROUP BY a.name;
 
--- name: insert_call | nothing comes back if a call was made for this request before
+-- name: insert_call | one for each request
 INSERT INTO model_calls (id, agent, goal_run, task_run, epoch, lease, request, purpose, model, address, offline, owner, reserved_micro,
   input_tokens, output_tokens, price_table)
 VALUES (%(id)s, %(agent)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(lease)s, %(request)s, %(purpose)s, %(model)s, %(address)s, %(offline)s,
-  %(owner)s, %(micro)s, %(input_tokens)s, %(output_tokens)s, %(price_table)s)
-ON CONFLICT (request) DO NOTHING RETURNING id;
+  %(owner)s, %(micro)s, %(input_tokens)s, %(output_tokens)s, %(price_table)s);
 
 -- name: debit_goal_run | the worst case
 UPDATE goal_runs SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(goal_run)s;

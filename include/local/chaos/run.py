@@ -27,7 +27,8 @@ LOST_CAP = 200
 REPOSITORY = "chaos"
 WORDS = (
     f"AIRLOCK_INFRASTRUCTURE_ATTEMPTS is {LOST_CAP} instead of 10: a task here is hit far more often than any would be. "
-    "A goal has $100 and 23 h, and its agent a day and month with room for all of them. Every other timeout, cap and heartbeat is the default.",
+    "A goal has $100 and 23 h, and its agent a day and month with room for all of them. "
+    "Every other timeout, cap and heartbeat is the default.",
     "The offline model answers as if it were paid (real prices, a key that is none), so that money is counted; nobody is paid. "
     "It stands for the endpoint, and is not killed.",
     "Kills come from shuffled decks that hold every target once and three fault points, where whoever comes by next dies: 2 to 8 s after "
