@@ -131,9 +131,9 @@ def test_a_crash_between_append_and_mark_sends_the_same_bytes_twice(yard, tmp_pa
     assert broker.wait(30) == -signal.SIGKILL
     assert yard.one("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 1 and len(worker.inbox()) == 1
     yard.broker()
-    wait_until("it is sent again", lambda: len(worker.inbox()) == 2)
-    first, second = (fields for _, fields in yard.broker_streams.xrange(f"task:{worker.task_run}:in"))
-    assert first == second and yard.one("SELECT count(*) FROM outbox") == 1
+    wait_until("it is sent again", lambda: len(worker.inbox()) >= 2)  # a broker that starts sends once more on its own account
+    first, *others = (fields for _, fields in yard.broker_streams.xrange(f"task:{worker.task_run}:in"))
+    assert all(fields == first for fields in others) and yard.one("SELECT count(*) FROM outbox") == 1
     wait_until("it is marked", lambda: yard.one("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 0)
 
 
