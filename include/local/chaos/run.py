@@ -99,6 +99,7 @@ def _home(options: Options, say: Say, keep: bool) -> Iterator[Path]:
         (home / "faults").chmod(0o777)  # the relay, which has no rights, dies at points too
         (home / "keys").mkdir(mode=0o700)
         (home / "keys" / "jarvis.key").write_text("sk-none-chaos")
+        runtime.update(home, api_port=runtime.free_port())  # not the default one, which another Airlock of this machine may take meanwhile
         yield home
     finally:
         if not keep:
