@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from include.governance.models import Chain
+
 
 class Frozen(BaseModel):
     """Frozen, nothing extra."""
@@ -66,15 +68,6 @@ class Event(Frozen):
     after: str
 
 
-class Link(Frozen):
-    """One entry of the audit log: its place, the hash it follows, its hash, and what its hash should be."""
-
-    position: int | None
-    previous: str | None
-    hash: str | None
-    recomputed: str | None
-
-
 class Facts(Frozen):
     """All that was found once every goal had come to its end."""
 
@@ -85,7 +78,7 @@ class Facts(Frozen):
     on_main: tuple[str, ...] = Field(description="Trailers Task-Run of every commit of main.")
     kept: tuple[str, ...] = Field(description="Trailers Task-Run on goal branches that did not land.")
     events: tuple[Event, ...]
-    audit: tuple[Link, ...]
+    audit: Chain
     leftovers: dict[str, int]
     overspent: dict[str, int] = Field(description="Rows by kind that hold more than their limit, or whose sums do not agree.")
     open_calls: int
@@ -155,6 +148,6 @@ class Outcome(Frozen):
 
     def public(self) -> dict[str, Any]:
         """As ``--json`` prints it: without the long lists."""
-        long = {"events", "audit", "on_main", "kept", "merges"}
+        long = {"events", "on_main", "kept", "merges"}
         found = self.model_dump(mode="json", exclude={"facts": long})
-        return {**found, "ok": self.judgement.holds, "events": len(self.facts.events), "audit": len(self.facts.audit)}
+        return {**found, "ok": self.judgement.holds, "events": len(self.facts.events), "audit": self.facts.audit.entries}

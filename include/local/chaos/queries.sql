@@ -18,9 +18,6 @@ SELECT task_run FROM merges ORDER BY created_at;
 -- name: events | every change of state, in the order of writing
 SELECT machine, subject, COALESCE(from_state, '') AS before, COALESCE(to_state, '') AS after FROM task_events WHERE kind = 'transition' ORDER BY id;
 
--- name: audit | the chain, each entry with the hash that it should have
-SELECT position, previous, hash, audit_hash(e) AS recomputed FROM audit_log e ORDER BY position NULLS LAST;
-
 -- name: overspent | rows that hold more than their limit, or whose sums do not agree
 SELECT (SELECT count(*) FROM goal_runs WHERE spent_micro + reserved_micro > budget_micro) AS goal_runs,
        (SELECT count(*) FROM goal_runs r WHERE spent_micro <> (SELECT COALESCE(sum(cost_micro), 0) FROM model_calls c WHERE c.goal_run = r.id))

@@ -29,7 +29,7 @@ def show(outcome: Outcome) -> None:
 
 def _looked_at(outcome: Outcome) -> str:
     facts, spent = outcome.facts, outcome.facts.spent
-    rows = f"{len(facts.events)} changes of state, {len(facts.audit)} audit entries, {spent.get('calls', 0)} model calls"
+    rows = f"{len(facts.events)} changes of state, {facts.audit.entries} audit entries, {spent.get('calls', 0)} model calls"
     return f"Looked at {rows} worth ${spent.get('micro', 0) / 1_000_000:.2f} ({spent.get('unknown', 0)} at their worst case)."
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from include.database.queries import load
 from include.database.unit_of_work import Connection
-from include.local.chaos.models import Event, Link, Run, TaskEnd
+from include.governance import service as governance
+from include.local.chaos.models import Event, Run, TaskEnd
 
 _SQL = load(__file__)
 
@@ -44,7 +45,7 @@ def ends(connection: Connection) -> dict[str, Any]:
         "tasks": tuple(TaskEnd.model_validate(row) for row in _rows(connection, _SQL.tasks)),
         "merges": tuple(row["task_run"] for row in _rows(connection, _SQL.merges)),
         "events": tuple(Event.model_validate(row) for row in _rows(connection, _SQL.events)),
-        "audit": tuple(Link.model_validate(row) for row in _rows(connection, _SQL.audit)),
+        "audit": governance.verify(connection),
         "overspent": dict(_rows(connection, _SQL.overspent)[0]),
         "open_calls": _rows(connection, _SQL.open_calls)[0]["count"],
         "stale": dict(_rows(connection, _SQL.stale)[0]),
