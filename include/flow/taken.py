@@ -16,6 +16,7 @@ from include.database.unit_of_work import transaction
 from include.errors import AirlockError, Unavailable
 from include.flow.api import ask_airflow
 from include.goals import service as goals
+from include.governance import service as governance
 from include.leases import service as leases
 from include.tasks import service as tasks
 
@@ -65,7 +66,9 @@ def settle(ti: Any, log: Any, epoch: int | None) -> None:
             if epoch is not None and row["epoch"] != epoch:
                 return
             if became == "ended":
-                tasks.cancel(connection, row["id"], row["epoch"], f"its step {step} was marked in Airflow, or its run was")
+                reason = f"its step {step} was marked in Airflow, or its run was"
+                tasks.cancel(connection, row["id"], row["epoch"], reason)
+                governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{row['epoch']}", {"reason": reason})
             elif epoch is not None:
                 leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
         log.warning("Attempt %s of %s is over: the step was marked or cleared in Airflow. The warden ends its sandboxes.", epoch, key)
