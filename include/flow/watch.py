@@ -31,6 +31,8 @@ CALM_DOWN_S: Final = 0.1
 """Between two questions, however many notifications come."""
 AGAIN_S: Final = 0.5
 FOR_EVER_S: Final = 10 * 365 * 86400.0
+ANYWAY_S: Final = 60.0
+"""A trigger that nobody called for so long looks for itself: no fault of this watch may leave an attempt without an end."""
 LOOKS_AT_ONCE: Final = 4
 CHANNELS: Final = ("airlock_state", "leases", "evidence")
 _SQL = load(__file__)
@@ -54,8 +56,9 @@ class Watched:
         self._called = asyncio.Event()
 
     async def changed(self) -> None:
-        """Wait until there is something to look at; at first there always is."""
-        await self._called.wait()
+        """Wait until there is something to look at; at first there always is. After ``ANYWAY_S`` without a call a look does no harm."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._called.wait(), ANYWAY_S)
         self._called.clear()
 
     def call(self, print_: str) -> None:
@@ -103,8 +106,9 @@ class Watch:
             yield watched
         finally:
             self._all.discard(watched)
-            if not self._all:
+            if not self._all and self._running is not None:
                 self._running.cancel()
+                self._running = None  # it is not done yet; whoever comes before it is must not take it for one that watches
 
     async def left_at(self) -> datetime:
         """PostgreSQL's time now, when no stamp of ours for a task run that has left is under way any more."""

@@ -76,6 +76,21 @@ def test_a_change_is_seen_at_once_and_a_quiet_lease_costs_nothing(mine: Settings
     assert per_second < 10 and took < 1
 
 
+def test_who_comes_while_the_last_one_leaves_is_watched(mine: Settings) -> None:
+    """A group was cleared: the old trigger goes in the same moment in which the new one comes, and it is the only one."""
+    world = World(mine, 1)
+
+    async def scene() -> None:
+        old, new = world.trigger(ti="old").task_instance, world.trigger(ti="new").task_instance
+        for _ in range(5):
+            with watch.here().of(old.dag_id, old.run_id, "t1", str(old.id)):
+                await asyncio.sleep(0)
+            with watch.here().of(new.dag_id, new.run_id, "t1", str(new.id)) as watched:  # before the loop could end the old watch
+                await asyncio.wait_for(watched.changed(), 20)
+
+    asyncio.run(scene())
+
+
 def test_a_cancelled_trigger_is_no_longer_stamped_and_the_others_are(mine: Settings) -> None:
     world = World(mine, 3)
 
