@@ -59,7 +59,7 @@ def test_a_change_is_seen_at_once_and_a_quiet_lease_costs_nothing(mine: Settings
         await asyncio.sleep(4)
         world.do("SELECT pg_stat_force_next_flush()")
         per_second = (world.one(counted) - before) / 4
-        assert world.one("SELECT count(*) FROM leases WHERE watched_at < clock_timestamp() - interval '2 s'") == 0
+        assert world.one("SELECT count(*) FROM leases WHERE watched_at < clock_timestamp() - interval '5 s'") == 0  # far below the minute
         begun = time.monotonic()
         world.do("UPDATE attempts SET state = 'COMPLETING', finished_at = now() WHERE task_run = 'g1-t7'")
         world.do("UPDATE attempts SET summary = 'done' WHERE task_run = 'g1-t7'")
