@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from include.errors import SandboxFailed, Unavailable
-from include.flow.steps import start
+from include.flow.steps import base, start
 from include.sandbox.client import ensure_sandbox
 from tests.sandbox.conftest import Node, timed
 
@@ -20,8 +20,8 @@ SLEEPER = "import time; time.sleep(1000)"
 def execute(node: Node, sandbox: str) -> None:
     key = sandbox.removeprefix(f"airlock-{node.goal_run}-").removesuffix("-1")
     step = start.StartStep(task_id="start", task_key=key)
-    assert step.retries == 3 and step.template_fields == ()
-    context: Any = {"ti": SimpleNamespace(dag_id="goal_sample", run_id="run1")}
+    assert step.retries == base.RETRIES["retries"] and step.template_fields == ()
+    context: Any = {"ti": SimpleNamespace(dag_id="goal_sample", run_id="run1", task_id=f"{key}.start", id="ti")}  # no Airflow answers here
     step.execute(context)
 
 
