@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -87,7 +88,11 @@ class Broker:
                 await asyncio.sleep(1)
 
     async def _warm(self) -> None:
+        """Load the model's SDK, once; what it leaves in memory stays, and is looked through by no later collection."""
         await self.process.endpoint.warm()
+        gc.collect()
+        gc.freeze()
+        log.info("the model's SDK is loaded")
 
     # -- leases and messages to workers --------------------------------------------------------------------------------
 
