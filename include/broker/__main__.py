@@ -58,7 +58,7 @@ class Broker:
             log.info("broker of %s is at work as %s", process.agent, process.owner)
             if not process.streams.reads_fast():
                 log.warning("the package hiredis is missing: install it, else this broker takes about a third as many messages")
-            group.create_task(self._repeat("warm up", 3600, self._warm))
+            group.create_task(self._warm())
             group.create_task(self._repeat("leases", 2, self.look_at_leases, "leases"))
             group.create_task(self._repeat("outbox", 2, self.send, "outbox"))
             group.create_task(self._repeat("messages", 0, self.consume))
