@@ -150,7 +150,8 @@ def test_git_says_what_failed(settings: Settings, tmp_path: Path) -> None:
     the_mirror, _ = take_in(settings, make_person(tmp_path / "person"))
     with pytest.raises(GitFailed, match="git cat-file failed"):
         git.run(["cat-file", "-t", "nothing"], the_mirror)
-    with pytest.raises(GitFailed, match=r"did not end within 0\.001 s"):
-        git.run(["--version"], timeout_s=0.001)
+    nothing_comes, still_open = os.pipe()
+    with open(nothing_comes, "rb") as silence, open(still_open, "wb"), pytest.raises(GitFailed, match=r"did not end within 0\.1 s"):
+        git.run(["hash-object", "--stdin"], stdin=silence, timeout_s=0.1)
     with pytest.raises(GitFailed, match="transport 'file' not allowed"):
         git.run(["ls-remote", str(tmp_path / "person")])

@@ -24,10 +24,11 @@ def await_end(stand: Stand, trial: Trial, seconds: float) -> None:
         if trial.action == "delete the run":
             delete_for_good(stand, trial)
     except TimeoutError as error:
-        trial.problems.append(f"{error}: {_where(stand, trial)}")
+        trial.problems.append(f"{error}: {where(stand, trial)}")
 
 
-def _where(stand: Stand, trial: Trial) -> str:
+def where(stand: Stand, trial: Trial) -> str:
+    """How far the trial has come, in both databases."""
     steps = stand.airflow_sql(
         "SELECT task_id, state, try_number FROM task_instance WHERE dag_id = %s AND run_id = %s", trial.dag_id, trial.run_id
     )

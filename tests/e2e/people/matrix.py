@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from include.local import control
-from tests.e2e.people.ends import await_end, compare
+from tests.e2e.people.ends import await_end, compare, where
 from tests.e2e.people.trials import ACTIONS, PLACES, Stand, Trial, act, held_at, reached, until, watch_it_go
 
 SIDE_BY_SIDE = 5
@@ -74,8 +74,9 @@ def _at_admit(stand: Stand, trials: list[Trial], capacity: int) -> None:
     """The node is full of workers that never finish; they are cancelled when all has been done to those that wait."""
     fillers = [Trial("cancel", "lease", number, branch=f"filler-{number}") for number in range(capacity)]
     _side_by_side(fillers, lambda trial: stand.launch(trial, key="filler"), capacity)
-    for filler in fillers:
-        until("the node is full", lambda filler=filler: reached(stand, filler), 180)  # type: ignore[misc]
+    _side_by_side(fillers, lambda trial: until("the node is full", lambda: reached(stand, trial), 180), capacity)
+    missing = [f"{filler.problems}: {where(stand, filler)}" for filler in fillers if filler.problems]
+    assert not missing, "\n".join(missing)
     for wave in _waves(trials, SIDE_BY_SIDE):
         _side_by_side(wave, lambda trial: _one(stand, trial), SIDE_BY_SIDE)
     _side_by_side(fillers, lambda trial: act(stand, trial), 3)
