@@ -26,6 +26,7 @@ async def to_assign(connection: AsyncConnection, agent: str) -> list[tuple[str, 
 
 async def assign(connection: AsyncConnection, streams: Streams, agent: str, task_run: str, epoch: int, settings: Settings) -> bool:
     """Begin the transcript, resume it if the attempt goes on from another, and queue ``task.assign``; False if another replica did."""
+    await connection.execute(_SQL.lock_task_run, {"task_run": task_run})
     row, task = await conversation.task_of(connection, task_run, epoch)
     start = await conversation.beginning(connection, row, task)
     payload = TaskAssign(

@@ -68,7 +68,7 @@ async def _attempts(connection: AsyncConnection, task_runs: set[str]) -> Attempt
     names = {"task_runs": sorted(task_runs)}
     while True:
         async with connection.pipeline():
-            locks = await connection.execute(_SQL.lock_leases, names)
+            locks = await connection.execute(_SQL.lock_attempts, names)
             reading = await connection.execute(_SQL.attempts_of, names)
             locked = {row["id"] for row in await locks.fetchall()}
             rows = await reading.fetchall()

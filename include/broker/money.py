@@ -116,8 +116,8 @@ async def _end(
         **{k: row[k] for k in ("agent", "goal_run", "task_run", "lease")},
     }
     await connection.execute(_SQL.settle_goal_run, names)
-    await connection.execute(_SQL.settle_lease, names)
     await connection.execute(_SQL.settle_task_run, names)
+    await connection.execute(_SQL.settle_lease, names)
     if cost:
         await _warn(connection, names)
     return True

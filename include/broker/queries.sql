@@ -10,8 +10,12 @@ FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goa
 WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL
 ORDER BY l.task_run;
 
--- name: lock_leases | of these task runs, in one order, before anything else is written: from here on, one consumer at a time an attempt
-SELECT id FROM leases WHERE kind = 'work' AND ended_at IS NULL AND task_run = ANY(%(task_runs)s) ORDER BY id FOR NO KEY UPDATE;
+-- name: lock_attempts | each task run before its lease, in one order, before anything else is written: from here on, one consumer at a time an attempt
+SELECT l.id FROM task_runs t JOIN leases l ON l.task_run = t.id AND l.kind = 'work' AND l.ended_at IS NULL
+WHERE t.id = ANY(%(task_runs)s) ORDER BY t.id, l.id FOR NO KEY UPDATE OF t, l;
+
+-- name: lock_task_run | before its attempt, its lease or its outbox
+SELECT id FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE;
 
 -- name: attempts_of | by what the messages of these task runs are judged: the live attempt of the newest epoch, its key, the numbers that are in
 SELECT l.id AS lease, l.task_run, l.epoch, l.goal_run, l.capabilities, l.granted_at, l.taken, k.out_key, a.state, a.step
@@ -156,7 +160,8 @@ SELECT * FROM (
   FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
   WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL AND l.renewed_at IS NOT NULL
     AND EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'assign:' || l.task_run || '/' || l.epoch::text)) AS extended
-WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = extended.key);
+WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = extended.key)
+ORDER BY task_run COLLATE "C", epoch;
 
 -- name: over_among | of these task runs, those of the agent that have no live work lease
 SELECT t.id FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
@@ -267,7 +272,8 @@ SELECT pg_advisory_lock(hashtextextended('owner ' || %(owner)s, 0));
 SELECT pg_try_advisory_xact_lock(hashtextextended('owner ' || %(owner)s, 0)) AS dead;
 
 -- name: open_calls_of | of a dead owner, locked
-SELECT * FROM model_calls WHERE agent = %(agent)s AND owner = %(dead)s AND state IN ('reserved', 'sent') ORDER BY id FOR UPDATE;
+SELECT * FROM model_calls WHERE agent = %(agent)s AND owner = %(dead)s AND state IN ('reserved', 'sent') ORDER BY task_run NULLS FIRST, id
+FOR NO KEY UPDATE;
 
 -- name: forget_reserved | a call that never left is made anew under a fresh row
 UPDATE model_calls SET request = request || ' (released ' || id::text || ')' WHERE id = %(id)s AND state = 'released';

@@ -75,6 +75,7 @@ def read(text: str) -> str:
 async def keep(connection: AsyncConnection, agent: str, task_run: str, epoch: int, message_id: UUID, answer: str, decided_by: str) -> None:
     """Store the answer, let the worker go on, and queue it."""
     names = {"id": message_id, "answer": strict_json.storable(answer), "decided_by": decided_by, "task_run": task_run, "epoch": epoch}
+    await connection.execute(_SQL.lock_task_run, names)
     await connection.execute(_SQL.answer_question, names)
     still = await (await connection.execute(_SQL.open_questions, names)).fetchone()
     if still and not still["open"]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -13,6 +14,8 @@ from psycopg.rows import dict_row
 from include.errors import IllegalTransition, Unavailable
 from include.settings import settings
 
+_AGAIN_S = 0.1
+_Result = TypeVar("_Result")
 _pools: dict[tuple[int, str], Any] = {}
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -27,6 +30,26 @@ def _translate(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))):
         return Unavailable(f"PostgreSQL does not answer ({str(error).strip()}). Look at `./airlock status`, then `./airlock up`.")
     return error
+
+
+def persist(work: Callable[[], _Result], seconds: float) -> _Result:
+    """Do it again while PostgreSQL or Airflow does not answer, or broke a tie: for what nobody does again by itself.
+
+    Args:
+        work: opens its transactions itself; done twice it must change nothing more.
+        seconds: the last try begins before this.
+
+    Raises:
+        Unavailable: of the last try.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 @contextmanager

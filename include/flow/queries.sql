@@ -49,7 +49,7 @@ ORDER BY p.seq DESC LIMIT 1
 SELECT r.id, r.ti_id, r.steps, r.epoch, r.cleared_at, t.epoch AS epoch_now, t.key, g.dag_id, g.run_id
 FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run
 WHERE r.id = %(id)s
-FOR UPDATE OF r FOR SHARE OF t
+FOR NO KEY UPDATE OF r FOR SHARE OF t
 
 -- name: mark_cleared
 UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL

@@ -12,7 +12,7 @@ import os
 from typing import Any, Literal, NoReturn
 from urllib.parse import quote
 
-from include.database.unit_of_work import transaction
+from include.database.unit_of_work import persist, transaction
 from include.errors import AirlockError, Unavailable
 from include.flow.api import ask_airflow
 from include.goals import service as goals
@@ -21,7 +21,8 @@ from include.leases import service as leases
 from include.tasks import service as tasks
 
 ASK_S = 2.0
-"""Five seconds after it asked a process to stop, Airflow kills it."""
+PATIENCE_S = 2.5
+"""Five seconds after it asked a process to stop, Airflow kills it: the last try begins before this and asks at most twice."""
 EXIT = 143  # as by SIGTERM
 _GOES_ON = ("running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule", "awaiting_input", None)
 
@@ -57,23 +58,29 @@ def settle(ti: Any, log: Any, epoch: int | None) -> None:
     if not key:
         return
     try:
-        became = _became(ti, key, step)
-        if became == "goes on":
-            return
-        with transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            row = tasks.lock(connection, run["id"], key)
-            if epoch is not None and row["epoch"] != epoch:
-                return
-            if became == "ended":
-                reason = f"its step {step} was marked in Airflow, or its run was"
-                tasks.cancel(connection, row["id"], row["epoch"], reason)
-                governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{row['epoch']}", {"reason": reason})
-            elif epoch is not None:
-                leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
-        log.warning("Attempt %s of %s is over: the step was marked or cleared in Airflow. The warden ends its sandboxes.", epoch, key)
+        if persist(lambda: _settle(ti, key, step, epoch), PATIENCE_S):
+            log.warning("Attempt %s of %s is over: the step was marked or cleared in Airflow. The warden ends its sandboxes.", epoch, key)
     except AirlockError as error:
         log.warning("%s What lives is ended by the run's report, the next admit, or after a minute without a watch.", error)
+
+
+def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
+    """One try; True if something was ended."""
+    became = _became(ti, key, step)
+    if became == "goes on":
+        return False
+    with transaction("airflow") as connection:
+        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
+        row = tasks.lock(connection, run["id"], key)
+        if epoch is not None and row["epoch"] != epoch:
+            return False
+        if became == "ended":
+            reason = f"its step {step} was marked in Airflow, or its run was"
+            tasks.cancel(connection, row["id"], row["epoch"], reason)
+            governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{row['epoch']}", {"reason": reason})
+        elif epoch is not None:
+            leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
+    return True
 
 
 def _became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:

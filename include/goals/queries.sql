@@ -23,7 +23,7 @@ VALUES (%(id)s, %(dag_id)s, %(title)s, %(text)s, %(repository)s, %(base_branch)s
 ON CONFLICT (idempotency_key) DO NOTHING RETURNING *
 
 -- name: first_run | the goal run that a submission made
-SELECT * FROM goal_runs WHERE goal = %(goal)s ORDER BY created_at LIMIT 1 FOR UPDATE
+SELECT * FROM goal_runs WHERE goal = %(goal)s ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE
 
 -- name: insert_run | one DAG run of a goal; a second insert of the same run changes nothing
 INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)

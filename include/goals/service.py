@@ -34,7 +34,7 @@ def run_of(connection: Connection, dag_id: str, run_id: str, lock: bool = True) 
     Raises:
         NotFound: no goal has this DAG.
     """
-    statement = f"{_SQL.run} FOR UPDATE OF r" if lock else _SQL.run
+    statement = f"{_SQL.run} FOR NO KEY UPDATE OF r" if lock else _SQL.run
     row = connection.execute(statement, {"dag_id": dag_id, "run_id": run_id}).fetchone()
     if row is None:
         goal = connection.execute(_SQL.goal_by_dag, {"dag_id": dag_id}).fetchone()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from include.database.unit_of_work import transaction
+from include.database.unit_of_work import persist, transaction
 from include.goals import service as goals
 from include.governance import service as governance
 from include.leases import service as leases
@@ -29,19 +30,25 @@ def cancel(settings: Settings, run: str, who: str, patience_s: float = 6.0) -> b
         Whether all its sandboxes are gone.
     """
     reason = f"cancelled by {who} on the command line"
-    with transaction("cli") as connection:
-        row = store.goal_run(connection, run)
-        row["state"] = goals.run_of(connection, row["dag_id"], row["run_id"])["state"]  # locked before its tasks, as everywhere
-        if row["state"] not in ENDED_RUNS:
-            for task in tasks.of_goal_run(connection, run):
-                tasks.cancel(connection, task["id"], task["epoch"], reason)
-            goals.set_state(connection, run, GoalRunState.CANCELLED, reason)
-            governance.record(connection, who, "goal.cancelled", run, {"reason": reason, "was": row["state"]})
-        leases.revoke_goal_run(connection, run, reason)
+    row = persist(lambda: _end(run, who, reason), patience_s)
     airflow = Airflow(settings)
     airflow.mark(row["dag_id"], row["run_id"], "failed")
     airflow.mark(DAG, dag_run_id(row["idempotency_key"]), "failed")
     return _wait_until_gone(run, patience_s)
+
+
+def _end(run: str, who: str, reason: str) -> dict[str, Any]:
+    """End the goal run in our tables, if it has no end; returns its row."""
+    with transaction("cli") as connection:
+        row = store.goal_run(connection, run)
+        state = goals.run_of(connection, row["dag_id"], row["run_id"])["state"]  # locked before its tasks, as everywhere
+        if state not in ENDED_RUNS:
+            for task in tasks.of_goal_run(connection, run):
+                tasks.cancel(connection, task["id"], task["epoch"], reason)
+            goals.set_state(connection, run, GoalRunState.CANCELLED, reason)
+            governance.record(connection, who, "goal.cancelled", run, {"reason": reason, "was": state})
+        leases.revoke_goal_run(connection, run, reason)
+    return row
 
 
 def _wait_until_gone(run: str, patience_s: float) -> bool:

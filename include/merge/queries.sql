@@ -1,12 +1,12 @@
 -- name: lock_run | the goal run, locked: one merge or landing of it at a time
 SELECT r.id, r.goal_branch, r.base_commit, r.landed_commit, r.landing_note, g.title, g.repository, g.base_branch, p.path
-FROM goal_runs r JOIN goals g ON g.id = r.goal JOIN repositories p ON p.name = g.repository WHERE r.id = %(goal_run)s FOR UPDATE OF r
+FROM goal_runs r JOIN goals g ON g.id = r.goal JOIN repositories p ON p.name = g.repository WHERE r.id = %(goal_run)s FOR NO KEY UPDATE OF r
 
 -- name: run_of_task | which goal run a task run belongs to
 SELECT goal_run FROM task_runs WHERE id = %(task_run)s
 
 -- name: lock_task | the task run, locked
-SELECT id, key, state, epoch, merged_commit FROM task_runs WHERE id = %(task_run)s FOR UPDATE
+SELECT id, key, state, epoch, merged_commit FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE
 
 -- name: merge_of | the merge of a task run, if there is one
 SELECT commit_id, epoch FROM merges WHERE task_run = %(task_run)s

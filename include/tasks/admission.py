@@ -38,6 +38,15 @@ class Admission(NamedTuple):
     left: Left | None = None
 
 
+class _Asked(NamedTuple):
+    """Who asks to be let in: a task of a goal run that is open, both locked, by its admit step."""
+
+    run: dict[str, Any]
+    row: dict[str, Any]
+    task: Task
+    ti_id: str
+
+
 class _Start(NamedTuple):
     """What an attempt begins with."""
 
@@ -94,34 +103,25 @@ def entry(
         return Admission("wait", "All places are taken (or no warden is alive); waiting for room.", "room", "any")
     if left is not None and left.handed_in and (taken is None or taken.epoch != left.epoch):
         return Admission("take_in", f"Taking in what attempt {left.epoch} had committed.", left=left)
-    return _admit(connection, settings, open_run(), row, task, node, ti_id, left, taken)
+    return _admit(connection, settings, _Asked(open_run(), row, task, ti_id), node, left, taken)
 
 
 def _admit(
-    connection: Connection,
-    settings: Settings,
-    run: dict[str, Any],
-    row: dict[str, Any],
-    task: Task,
-    node: dict[str, Any],
-    ti_id: str,
-    left: Left | None,
-    taken: Taken | None,
+    connection: Connection, settings: Settings, asked: _Asked, node: dict[str, Any], left: Left | None, taken: Taken | None
 ) -> Admission:
+    row = asked.row
     tasks.to_policy_check(connection, row)
-    decision = policy.decide_admission(connection, _request(connection, run, row, task), run["id"], row["epoch"] + 1)
+    decision = policy.decide_admission(connection, _request(connection, asked), asked.run["id"], row["epoch"] + 1)
     if decision.decision != "permit":
         escalate = {"budget-used-up", "deadline-over"} & set(decision.rules)
         tasks.set_state(connection, row["id"], TaskRunState.ESCALATED if escalate else TaskRunState.FAILED, decision.reason)
         return Admission("refused", f"Policy forbids it ({', '.join(decision.rules) or decision.decided_by}): {decision.reason}.")
-    start = _start(connection, settings, run, row, left, taken)
-    return _grant(connection, settings, run, row, task, node, ti_id, start)
+    return _grant(connection, settings, asked, node, _start(connection, settings, asked, left, taken))
 
 
-def _start(
-    connection: Connection, settings: Settings, run: dict[str, Any], row: dict[str, Any], left: Left | None, taken: Taken | None
-) -> _Start:
+def _start(connection: Connection, settings: Settings, asked: _Asked, left: Left | None, taken: Taken | None) -> _Start:
     """Where a resumed attempt was, else the last accepted commit, else the goal branch."""
+    run, row = asked.run, asked.row
     if left is not None and not left.handed_in:
         return _Start(left.input_commit, left.epoch, f"going on from attempt {left.epoch}, which had committed nothing")
     if left is not None and taken is not None and taken.commit:
@@ -134,13 +134,14 @@ def _start(
     return _Start(commit, None, f"starting over: {taken.words}" if taken else "starting afresh")
 
 
-def _request(connection: Connection, run: dict[str, Any], row: dict[str, Any], task: Task) -> AdmissionRequest:
+def _request(connection: Connection, asked: _Asked) -> AdmissionRequest:
+    run, task = asked.run, asked.task
     agent = connection.execute(_SQL.agent, {"name": run["agent"]}).fetchone()
     assert agent is not None
     return AdmissionRequest(
         agent=run["agent"],
         agent_capabilities=tuple(agent["capabilities"]),
-        task_run=row["id"],
+        task_run=asked.row["id"],
         capabilities=task.capabilities,
         touches=task.touches,
         worker=task.worker,
@@ -150,16 +151,8 @@ def _request(connection: Connection, run: dict[str, Any], row: dict[str, Any], t
     )
 
 
-def _grant(
-    connection: Connection,
-    settings: Settings,
-    run: dict[str, Any],
-    row: dict[str, Any],
-    task: Task,
-    node: dict[str, Any],
-    ti_id: str,
-    start: _Start,
-) -> Admission:
+def _grant(connection: Connection, settings: Settings, asked: _Asked, node: dict[str, Any], start: _Start) -> Admission:
+    run, row, task = asked.run, asked.row, asked.task
     bundles.export_bundle(settings, mirror.path_of(settings, run["repository"]), start.commit)
     leases.revoke_task(connection, row["id"], "a newer attempt took over")
     epoch = tasks.new_attempt(connection, row["id"], node, start.resumed_from)
@@ -169,7 +162,7 @@ def _grant(
         max_micro=min(round(task.lease.max_usd * 1e6), run["left_micro"]),
         capabilities=task.capabilities,
     )
-    grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, start.commit, ti_id)
+    grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, start.commit, asked.ti_id)
     faults.point("admit.grant.before-commit")
     where = f"on node {grant.node} ({grant.rung}), from commit {start.commit[:12]}, {start.words}"
     return Admission("admitted", f"Attempt {epoch} of {task.title!r} {where}.")

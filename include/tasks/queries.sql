@@ -2,10 +2,10 @@
 INSERT INTO task_runs (id, goal_run, key) VALUES (%(id)s, %(goal_run)s, %(key)s) ON CONFLICT (goal_run, key) DO NOTHING
 
 -- name: lock_task_run | one task run, locked until the transaction ends
-SELECT * FROM task_runs WHERE goal_run = %(goal_run)s AND key = %(key)s FOR UPDATE
+SELECT * FROM task_runs WHERE goal_run = %(goal_run)s AND key = %(key)s FOR NO KEY UPDATE
 
 -- name: lock_by_id | one task run by its id, locked until the transaction ends
-SELECT * FROM task_runs WHERE id = %(task_run)s FOR UPDATE
+SELECT * FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE
 
 -- name: unmerged | which of the named tasks have not merged in this goal run
 SELECT k.key FROM unnest(%(keys)s::text[]) AS k(key)
@@ -81,8 +81,8 @@ UPDATE task_runs SET accepted_commit = %(commit)s WHERE id = %(task_run)s
 -- name: milestones | the worker's milestones since the last look
 SELECT id, detail FROM task_events WHERE machine = 'attempt' AND subject = %(subject)s AND kind = 'milestone' AND id > %(after)s ORDER BY id LIMIT 50
 
--- name: of_goal_run | all task runs of a goal run
-SELECT * FROM task_runs WHERE goal_run = %(goal_run)s ORDER BY created_at, key FOR UPDATE
+-- name: of_goal_run | all task runs of a goal run, locked in the order in which everybody locks them
+SELECT * FROM task_runs WHERE goal_run = %(goal_run)s ORDER BY id FOR NO KEY UPDATE
 
 -- name: agent | what an agent may grant
 SELECT capabilities FROM agents WHERE name = %(name)s

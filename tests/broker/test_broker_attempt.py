@@ -199,7 +199,8 @@ def test_two_replicas_share_the_work_and_end_on_sigterm(yard) -> None:  # type: 
     worker.reply_to(worker.tell(models.TaskComplete(summary="", commit=None)))
     assert all(reply.error is None for reply in replies)
     assert yard.one("SELECT count(*) FROM model_calls WHERE state = 'settled'") == 6 == yard.one("SELECT count(*) FROM model_calls")
-    assert [m.seq for m in worker.inbox()] == list(range(1, 9))  # in order, though two send
+    # In order, though two send; a broker that has just begun sends once more what may be lost, and workers know the numbers.
+    assert list(dict.fromkeys(m.seq for m in worker.inbox())) == list(range(1, 9))
     for broker in brokers:
         broker.terminate()
     assert [broker.wait(20) for broker in brokers] == [0, 0]

@@ -172,6 +172,7 @@ def test_cost_is_the_tables_and_never_above_the_worst_case(model: str, fresh: in
 
 
 def test_unknown_models_are_refused_and_the_offline_one_is_free() -> None:
+    """D16: the seed kept three prices in its code, which grow stale, and knew no answer for a model that is not among them."""
     with pytest.raises(ModelFailed, match=r"prices\.yaml"):
         prices.prices("no-such-model")
     assert rules.worst_micro(prices.prices("no-such-model", offline=True), 10**6, 10**6) == 0

@@ -1,15 +1,34 @@
-"""Defects that the seeds' broker side had (D21, D24), each with real messages that would fail with it."""
+"""Defects that the seeds' broker side had (D9, D21, D24), each with real messages that would fail with it."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from include.messages import models
+from include.messages.signatures import sign
 from tests.conftest import wait_until
 
 READ = {"tools": [{"name": "read_file", "input": {"path": "README.md"}}], "text": "I read first."}
 FINISH = {"tools": [{"name": "finish", "input": {"summary": "done"}}]}
 BOOK = {"tasks": {"parser": [[READ, READ, FINISH]]}, "answers": ["Take the second."]}
+
+
+def test_d9_what_a_worker_says_of_its_usage_changes_nothing(yard) -> None:  # type: ignore[no-untyped-def]
+    yard.broker()
+    worker = yard.attempt()
+    worker.wait_for("task.assign")
+    counted = "SELECT tokens_used, spent_micro, reserved_micro, (SELECT count(*) FROM model_calls) AS calls FROM leases"
+    before = yard.rows(counted)
+    for lie in ({"tokens_used": -100_000}, {"usage": {"input_tokens": 0}}, {"cost_usd": 0.0}):
+        body = json.loads(worker.make(models.Heartbeat(status="working", step="cheap"))[1])
+        body["payload"] |= lie
+        lying = json.dumps(body).encode()
+        worker.put(lying, sign(worker.out_key, worker.task_run, "out", lying))
+    worker.tell(models.Heartbeat(status="working", step="honest"))  # control: without the lie it is taken
+    wait_until("it is taken", lambda: yard.one("SELECT step FROM attempts") == "honest")
+    wait_until("the lies are buried", lambda: yard.broker_streams.xlen(f"dead:{worker.task_run}") == 3)
+    assert yard.rows(counted) == before
 
 
 def test_d21_every_control_message_is_a_valid_envelope(yard) -> None:  # type: ignore[no-untyped-def]

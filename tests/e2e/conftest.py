@@ -120,10 +120,12 @@ def _stack(engine: str, **variables: str) -> Iterator[Stack]:
         pytest.fail(f"up failed: {up.stdout}{up.stderr}")
     yield stack
     leftovers = stack.run("doctor", "--leftovers")
+    ties = stack.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0]["deadlocks"]
     down = stack.run("down")
     if "AIRLOCK_TEST_KEEP_LOGS" in os.environ:
         shutil.copytree(home, os.environ["AIRLOCK_TEST_KEEP_LOGS"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "run"))
     shutil.rmtree(home, ignore_errors=True)
+    assert ties == 0, f"{ties} times two transactions waited for each other (docs/architecture.md tells the order of locks)"
     assert leftovers.returncode == 0, leftovers.stdout
     assert down.returncode == 0, down.stdout + down.stderr
 

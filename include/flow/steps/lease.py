@@ -12,7 +12,7 @@ from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
 from include import faults
-from include.database.unit_of_work import pooled_transaction
+from include.database.unit_of_work import persist, pooled_transaction
 from include.errors import Unavailable
 from include.flow import watch
 from include.flow.api import state_of
@@ -27,6 +27,8 @@ TAKEOVER_S = watch.STAMP_S + 0.4
 """How long a kill waits for a stamp of another triggerer."""
 MILESTONES = 200
 """Lines that an attempt's step log may carry; the whole log is an artifact."""
+REVOKE_PATIENCE_S = 10.0
+"""For how long a revoke that a person caused is tried: nobody asks for it a second time."""
 _WORDS = {"handed_in": "handed in", "merged": "merged"}
 
 
@@ -104,7 +106,8 @@ class LeaseTrigger(BaseTrigger):
             return
         if state in (None, "cleared"):
             await asyncio.sleep(TAKEOVER_S)
-        await asyncio.get_running_loop().run_in_executor(here.threads, self.revoke, left_at)
+        revoke = partial(persist, partial(self.revoke, left_at), REVOKE_PATIENCE_S)
+        await asyncio.get_running_loop().run_in_executor(here.threads, revoke)
 
     def revoke(self, left_at: datetime) -> None:
         """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
