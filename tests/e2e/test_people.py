@@ -116,7 +116,8 @@ def test_a_goal_that_no_run_carries_comes_to_its_end(stand: Stand) -> None:
     until("the reaper ends them", lambda: state(stand, deleted) == state(stand, lost) == "CANCELLED", 60, 0.5)
     assert (state(stand, young), state(stand, lives)) == ("SUBMITTED", "RUNNING")
     assert stand.stack.show(deleted.goal_run)["tasks"][0]["state"] == "CANCELLED"
-    stand.stack.run("goal", "cancel", lives.goal_run)
+    cancelled = stand.stack.run("goal", "cancel", lives.goal_run)
+    assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
 
 
 def state(stand: Stand, trial: Trial) -> str:
