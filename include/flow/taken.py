@@ -66,7 +66,7 @@ def settle(ti: Any, log: Any, epoch: int | None) -> None:
 
 def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
     """One try; True if something was ended."""
-    became = _became(ti, key, step)
+    became = what_became(ti, key, step)
     if became == "goes on":
         return False
     with transaction("airflow") as connection:
@@ -83,7 +83,7 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
     return True
 
 
-def _became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:
+def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:
     """What became of a step, by Airflow's own tables. A clear gives a step a new id.
 
     Raises:

@@ -42,18 +42,13 @@ def grant_work(
         ti_id: the Airflow task instance that asks.
     """
     lease = new_id()
-    sandbox = f"airlock-{task_run}-{epoch}"
-    connection.execute(
-        _SQL.grant_lease,
-        {
-            "id": lease, "kind": "work", "sandbox": sandbox, "goal_run": goal_run, "task_run": task_run, "epoch": epoch,
-            "node": node["name"],
-            "capabilities": list(terms.capabilities), "input_commit": input_commit, "spec": Jsonb({}), "max_tokens": terms.max_tokens,
-            "max_micro": terms.max_micro, "ti_id": ti_id, "seconds": terms.seconds,
-        },
+    grant = _grant(
+        connection, node, id=lease, kind="work", sandbox=f"airlock-{task_run}-{epoch}", goal_run=goal_run, task_run=task_run, epoch=epoch,
+        capabilities=list(terms.capabilities), input_commit=input_commit, spec=Jsonb({}), max_tokens=terms.max_tokens,
+        max_micro=terms.max_micro, ti_id=ti_id, seconds=terms.seconds,
     )  # fmt: skip
     connection.execute(_SQL.store_keys, {"lease": lease, "in_key": secrets.token_bytes(32), "out_key": secrets.token_bytes(32)})
-    return Grant(lease, sandbox, node["name"], node["rung"])
+    return grant
 
 
 def grant_verify(
@@ -75,17 +70,16 @@ def grant_verify(
             "No node is alive: no warden has given a heartbeat for 30 s. Look at `./airlock status` and `./airlock logs warden`."
         )
     lease = new_id()
-    sandbox = f"airlock-v-{lease.hex[-12:]}"
-    connection.execute(
-        _SQL.grant_lease,
-        {
-            "id": lease, "kind": "verify", "sandbox": sandbox, "goal_run": goal_run, "task_run": task_run, "epoch": epoch,
-            "node": node["name"],
-            "capabilities": [], "input_commit": commit, "spec": Jsonb({"test_timeout_s": seconds}), "max_tokens": 0, "max_micro": 0,
-            "ti_id": ti_id, "seconds": seconds + 60,
-        },
+    return _grant(
+        connection, node, id=lease, kind="verify", sandbox=f"airlock-v-{lease.hex[-12:]}", goal_run=goal_run, task_run=task_run,
+        epoch=epoch, capabilities=[], input_commit=commit, spec=Jsonb({"test_timeout_s": seconds}), max_tokens=0, max_micro=0, ti_id=ti_id,
+        seconds=seconds + 60,
     )  # fmt: skip
-    return Grant(lease, sandbox, node["name"], node["rung"])
+
+
+def _grant(connection: Connection, node: dict[str, Any], **columns: Any) -> Grant:
+    connection.execute(_SQL.grant_lease, {"node": node["name"], **columns})
+    return Grant(columns["id"], columns["sandbox"], node["name"], node["rung"])
 
 
 def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int, calm_s: float | None = None) -> dict[str, Any] | None:

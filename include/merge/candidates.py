@@ -17,7 +17,7 @@ from include.repository import mirror, quarantine, trees
 from include.repository.models import Candidate, Conflict
 from include.settings import Settings
 from include.tasks import service as tasks
-from include.tasks.models import Failure, TaskRunState
+from include.tasks.models import LIVE, Failure, TaskRunState
 
 _NOT_HANDED_IN = "a person marked or cleared its lease step in Airflow before anything was handed in"
 
@@ -67,7 +67,7 @@ def open_attempt(
     if state in (TaskRunState.COMPLETED, TaskRunState.MERGE_QUEUE):
         return NotVerifiable(True, f"Task {key} is {state}; its verdict stands.")
     lease = leases.work_lease(connection, settings, row["id"], row["epoch"])
-    if state in (TaskRunState.LEASED, TaskRunState.EXECUTING, TaskRunState.BLOCKED):
+    if state in LIVE:
         if lease is not None and lease["watched"]:
             return NotVerifiable(True, f"Attempt {row['epoch']} still works; waiting for its lease step.", lease["id"])
         tasks.cancel(connection, row["id"], row["epoch"], _NOT_HANDED_IN)

@@ -47,6 +47,10 @@ class TaskRunState(StrEnum):
     PENDING_RETRY = "PENDING_RETRY"
 
 
+LIVE = frozenset({TaskRunState.LEASED, TaskRunState.EXECUTING, TaskRunState.BLOCKED})
+"""States in which a worker has the task, or is about to."""
+
+
 class AttemptState(StrEnum):
     """The life of one worker."""
 

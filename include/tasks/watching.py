@@ -14,7 +14,7 @@ from include.leases import incidents, rules
 from include.leases import service as leases
 from include.settings import Settings
 from include.tasks import service as tasks
-from include.tasks.models import AttemptState, Failure, Rework, TaskRunState
+from include.tasks.models import LIVE, AttemptState, Failure, Rework, TaskRunState
 
 _INCIDENTS = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.MODEL_AWAY, Failure.LEASE_BROKEN, Failure.BUDGET})
 
@@ -151,7 +151,7 @@ def killed_by_person(connection: Connection, goal_run: str, key: str, ti_id: str
         True if something was revoked. A newer epoch, another owner or an ended attempt: nothing happens.
     """
     row = tasks.lock(connection, goal_run, key)
-    if row["epoch"] != epoch or row["state"] not in (TaskRunState.LEASED, TaskRunState.EXECUTING, TaskRunState.BLOCKED):
+    if row["epoch"] != epoch or row["state"] not in LIVE:
         return False
     lease = leases.owned(connection, row["id"], epoch, ti_id, left_at)
     if lease is None or lease["watched_by_another"]:

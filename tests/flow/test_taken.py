@@ -1,10 +1,14 @@
-"""What a person ended in Airflow is ended in our tables, also when PostgreSQL breaks a tie against the step that writes it down."""
+"""What a person ended in Airflow is ended in our tables: against a tie in PostgreSQL, and where no process is there to be told."""
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +37,14 @@ def ended_step(airflow: Airflow) -> tuple[Any, str]:
     dag = airflow.goal(plan("a"))
     run = airflow.run(dag, ["a"])
     airflow.finish(dag, run)
+    task_run = alive(airflow, run)
+    step = airflow.steps(dag, run)["a.start"]
+    assert step["state"] == "success"
+    return SimpleNamespace(dag_id=dag, run_id=run, task_id="a.start", id=step["id"]), task_run
+
+
+def alive(airflow: Airflow, run: str) -> str:
+    """Its task "a" has an attempt that works; returns the task run."""
     task_run = f"{run}-a"
     airflow.database.execute("INSERT INTO nodes VALUES ('local', 9, 'bubblewrap') ON CONFLICT DO NOTHING")
     airflow.database.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, 1, 'local', 'bubblewrap')", (task_run,))
@@ -41,9 +53,9 @@ def ended_step(airflow: Airflow) -> tuple[Any, str]:
         " expires_at) VALUES (%s, 'work', %s, %s, %s, 1, 'local', '{}', 'c', 1, 1, 'ti', now() + interval '1 hour')",
         (new_id(), f"airlock-{task_run}-1", run, task_run),
     )
-    step = airflow.steps(dag, run)["a.start"]
-    assert step["state"] == "success"
-    return SimpleNamespace(dag_id=dag, run_id=run, task_id="a.start", id=step["id"]), task_run
+    for state in ("POLICY_CHECK", "LEASED"):
+        airflow.database.execute("UPDATE task_runs SET state = %s WHERE id = %s", (state, task_run))
+    return task_run
 
 
 def in_a_tie(airflow: Airflow, task_run: str, work: Callable[[], None]) -> BaseException | None:
@@ -79,3 +91,53 @@ def test_control_a_single_try_is_undone(airflow: Airflow) -> None:
     ti, task_run = ended_step(airflow)
     assert isinstance(in_a_tie(airflow, task_run, lambda: once(ti)), Unavailable)
     assert not airflow.database.execute("SELECT 1 FROM leases WHERE task_run = %s AND revoked_at IS NOT NULL", (task_run,)).fetchone()
+
+
+@contextmanager
+def deferred(airflow: Airflow) -> Iterator[tuple[str, str, str]]:
+    """A live attempt whose lease step is deferred and has no trigger: the triggerer stands still. Gives DAG, run and task run."""
+    pid = airflow.pid("triggerer")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        dag = airflow.goal(plan("a"))
+        run = airflow.run(dag, ["a"])
+        wait_until("the lease step is deferred", lambda: airflow.steps(dag, run)["a.lease"]["state"] == "deferred", 60)
+        yield dag, run, alive(airflow, run)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    airflow.finish(dag, run)
+
+
+def state(airflow: Airflow, task_run: str) -> Any:
+    return (airflow.database.execute("SELECT state FROM task_runs WHERE id = %s", (task_run,)).fetchone() or {})["state"]
+
+
+@pytest.mark.parametrize("mark", ["step failed", "step success", "group success", "run failed"])
+def test_a_mark_is_heard_where_no_trigger_is(airflow: Airflow, mark: str) -> None:
+    with deferred(airflow) as (dag, run, task_run):
+        what, _, colour = mark.rpartition(" ")
+        way = {"step": "/taskInstances/a.lease", "group": "/taskGroupInstances/a", "run": ""}[what]
+        body = {"state": colour} if what == "run" else {"new_state": colour}
+        began = time.monotonic()
+        airflow.http.patch(f"/api/v2/dags/{dag}/dagRuns/{run}{way}", json=body).raise_for_status()
+        wait_until("the attempt is over", lambda: state(airflow, task_run) == "CANCELLED", 5)
+        print(f"\n{mark}: over {time.monotonic() - began:.2f} s after the mark was asked for")
+        row = airflow.database.execute("SELECT revoked_at IS NOT NULL AS gone FROM leases WHERE task_run = %s", (task_run,)).fetchone()
+        assert row == {"gone": True}
+
+
+def test_a_mark_of_a_verification_that_waits_is_heard(airflow: Airflow) -> None:
+    with deferred(airflow) as (dag, run, task_run):
+        for at in ("EXECUTING", "VERIFYING"):
+            airflow.database.execute("UPDATE task_runs SET state = %s WHERE id = %s", (at, task_run))
+        airflow.http.patch(f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/a.verify", json={"new_state": "failed"}).raise_for_status()
+        wait_until("the attempt is over", lambda: state(airflow, task_run) == "CANCELLED", 5)
+
+
+def test_control_without_the_hook_nobody_hears_it(airflow: Airflow) -> None:
+    """The same change of state in Airflow, made without its API; and a mark of a step that the attempt can live without."""
+    with deferred(airflow) as (dag, run, task_run):
+        airflow.http.patch(f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/a.merge", json={"new_state": "failed"}).raise_for_status()
+        airflow.metadata.execute("UPDATE task_instance SET state = 'failed' WHERE run_id = %s AND task_id = 'a.lease'", (run,))
+        time.sleep(5)
+        assert state(airflow, task_run) == "LEASED"
