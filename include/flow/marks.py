@@ -14,7 +14,6 @@ from include.database.unit_of_work import persist, transaction
 from include.errors import AirlockError, NotFound
 from include.flow.taken import what_became
 from include.goals import service as goals
-from include.governance import service as governance
 from include.tasks import service as tasks
 from include.tasks.models import LIVE, TaskRunState
 
@@ -68,7 +67,4 @@ def _end(ti: Marked, key: str, step: str, epoch: int) -> bool:
         row = tasks.lock(connection, run["id"], key)
         if row["epoch"] != epoch or row["state"] not in ENDS[step]:
             return False
-        reason = f"its step {step} was marked in Airflow"
-        tasks.cancel(connection, row["id"], row["epoch"], reason)
-        governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{row['epoch']}", {"reason": reason})
-        return True
+        return tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")

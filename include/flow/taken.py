@@ -16,7 +16,6 @@ from include.database.unit_of_work import persist, transaction
 from include.errors import AirlockError, Unavailable
 from include.flow.api import ask_airflow
 from include.goals import service as goals
-from include.governance import service as governance
 from include.leases import service as leases
 from include.tasks import service as tasks
 
@@ -75,9 +74,7 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
         if epoch is not None and row["epoch"] != epoch:
             return False
         if became == "ended":
-            reason = f"its step {step} was marked in Airflow, or its run was"
-            tasks.cancel(connection, row["id"], row["epoch"], reason)
-            governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{row['epoch']}", {"reason": reason})
+            tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")
         elif epoch is not None:
             leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
     return True

@@ -8,6 +8,7 @@ from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import NotFound, StaleEpoch
+from include.governance import service as governance
 from include.leases import service as leases
 from include.settings import Settings
 from include.tasks import resume
@@ -114,15 +115,29 @@ def end_attempt(connection: Connection, task_run: str, epoch: int, failure: Fail
     leases.revoke_task(connection, task_run, reason)
 
 
-def cancel(connection: Connection, task_run: str, epoch: int, reason: str) -> None:
-    """A person ended it: the attempt is over, the task run is CANCELLED, what lives is revoked. Does nothing to what has ended."""
+def cancel(connection: Connection, task_run: str, epoch: int, reason: str) -> bool:
+    """A person ended it: the attempt is over, the task run is CANCELLED, what lives is revoked. False: it had ended."""
     row = lock_by_id(connection, task_run, epoch)
     if row["state"] == TaskRunState.COMPLETED or row["state"] in _RESTS:
         leases.revoke_task(connection, task_run, reason)
-        return
+        return False
     if epoch:
         end_attempt(connection, task_run, epoch, Failure.PERSON, reason, counted=False)
     set_state(connection, task_run, TaskRunState.CANCELLED, reason)
+    return True
+
+
+def cancel_by_mark(connection: Connection, row: dict[str, Any], reason: str) -> bool:
+    """As ``cancel``, for what a person marked in Airflow: the audit log has it once, by whichever way we were told first.
+
+    Args:
+        row: the task run, locked.
+        reason: which step was marked.
+    """
+    if not cancel(connection, row["id"], row["epoch"], reason):
+        return False
+    governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{row['epoch']}", {"reason": reason})
+    return True
 
 
 def fail_attempt(

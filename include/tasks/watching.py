@@ -9,7 +9,6 @@ from include import faults
 from include.artifacts import service as artifacts
 from include.artifacts.models import Log
 from include.database.unit_of_work import Connection
-from include.governance import service as governance
 from include.leases import incidents, rules
 from include.leases import service as leases
 from include.settings import Settings
@@ -156,7 +155,4 @@ def killed_by_person(connection: Connection, goal_run: str, key: str, ti_id: str
     lease = leases.owned(connection, row["id"], epoch, ti_id, left_at)
     if lease is None or lease["watched_by_another"]:
         return False
-    reason = "the lease step was marked or cleared in Airflow"
-    tasks.cancel(connection, row["id"], epoch, reason)
-    governance.record(connection, "a person in Airflow", "attempt.cancelled", f"{row['id']}/{epoch}", {"reason": reason})
-    return True
+    return tasks.cancel_by_mark(connection, row, "the lease step was marked or cleared in Airflow")

@@ -65,6 +65,9 @@ def _whole(stand: Stand, trial: Trial, run: dict[str, Any], tasks: list[dict[str
     lives = stand.sql("SELECT epoch, state FROM attempts WHERE task_run = ANY (%s) AND ended_at IS NULL AND state <> 'DONE'",
                       [task["id"] for task in tasks])  # fmt: skip
     _check(trial, not lives, f"attempts without an end: {lives}")
+    told = stand.sql("SELECT subject FROM audit_log WHERE action = 'attempt.cancelled' AND split_part(subject, '/', 1) = ANY (%s)"
+                     " GROUP BY subject HAVING count(*) > 1", [task["id"] for task in tasks])  # fmt: skip
+    _check(trial, not told, f"the audit log has it twice: {told}")
     open_leases = [lease["sandbox"] for lease in stand.leases(trial) if lease["ended_at"] is None]
     _check(trial, not open_leases, f"leases without an end: {open_leases}")
 
