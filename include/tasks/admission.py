@@ -18,7 +18,7 @@ from include.repository import bundles, mirror, trees
 from include.settings import Settings
 from include.tasks import resume
 from include.tasks import service as tasks
-from include.tasks.models import ENDED_RUNS, TaskRunState
+from include.tasks.models import ENDED_RUNS, LIVE, TaskRunState
 from include.tasks.resume import Left, Taken
 
 _SQL = load(__file__)
@@ -73,7 +73,8 @@ def entry(
         document: JSON of the plan that it follows.
         key: of the task.
         ti_id: the admit step's Airflow task-instance id.
-        cleared: True if this step ran before in this run: only then may an ended goal run be opened again.
+        cleared: True if this step was cleared in this run, by a person or by the door: only then may an ended goal run be opened again, and
+            only then is an attempt that lives not the one that this step granted before it was killed.
         open_run: brings the goal run to RUNNING and returns its row; called only when the task may enter.
         taken: what was taken in of the attempt that is resumed, when ``take_in`` was asked for.
 
@@ -86,6 +87,8 @@ def entry(
     by_person = cleared and not tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
     if run["state"] in ENDED_RUNS and not by_person:
         return Admission("refused", f"The goal run is {run['state']}: {run['reason']} Clear the step in Airflow to open it again.")
+    if row["state"] in LIVE and not cleared:
+        return Admission("admitted", f"Attempt {row['epoch']} was admitted before this step was killed; it goes on.")
     task = next(task for task in Plan.model_validate_json(document).tasks if task.key == key)
     if missing := tasks.unmerged(connection, run["id"], task.depends_on):
         words = f"Task {key} needs {', '.join(missing)} merged first, and they are not, whatever Airflow shows. Clear their steps."

@@ -74,10 +74,12 @@ class World:
             self.task_run, epoch,
         )[0]  # fmt: skip
 
-    def ask(self, ti: str = "", tries: int = 1) -> NotYet | None:
-        """One call of the admit step's ``advance``, by a task instance; None: admitted."""
-        context = {"ti": SimpleNamespace(id=ti or secrets.token_hex(4), dag_id=self.run, try_number=tries), "run_id": "r"}
-        return AdmitStep(task_id="admit", task_key="parser").advance(context)  # type: ignore[no-any-return]
+    def ask(self, ti: str = "", cleared: bool = False) -> NotYet | None:
+        """One call of the admit step's ``advance``, by a task instance that was cleared or not; None: admitted."""
+        step = AdmitStep(task_id="admit", task_key="parser")
+        max_tries = (step.retries or 0) + cleared  # as Airflow raises it
+        context = {"ti": SimpleNamespace(id=ti or secrets.token_hex(4), dag_id=self.run, max_tries=max_tries), "run_id": "r"}
+        return step.advance(context)  # type: ignore[no-any-return]
 
     def ready(self, what: NotYet) -> bool:
         """What the step and the triggerer ask while they wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from include.database.unit_of_work import transaction
 from include.flow.waiting import NotYet
@@ -77,11 +78,28 @@ def test_a_step_that_died_after_the_quarantine_is_done_again(world: World) -> No
     assert world.admit()["input_commit"] == tip and world.row["epoch"] == 2
 
 
-def test_a_step_that_died_after_the_grant_does_not_end_the_session(world: World) -> None:
+def test_a_step_that_died_after_the_grant_finds_what_it_granted(world: World) -> None:
+    """Airflow tries it again: nothing is granted twice, and nobody is said to have cleared anything."""
+    world.admit()
+    world.loses(turns=2, commit={"b.py": "B = 1\n"})
+    lease = world.admit()
+    assert world.ask() is None and world.ask() is None
+    assert (world.row["epoch"], world.row["state"], world.lease(2)) == (2, "LEASED", lease)
+    assert world.rows("SELECT 1 FROM attempts WHERE task_run = %s AND failure = 'person'", world.task_run) == []
+
+
+def test_a_step_that_died_opens_no_goal_that_was_cancelled_meanwhile(world: World) -> None:
+    world.rows("UPDATE goal_runs SET state = 'CANCELLED', ended_at = now(), reason = 'a person did' WHERE id = %s", world.run)
+    with pytest.raises(AirflowFailException, match=r"is CANCELLED: a person did"):
+        world.ask()
+    assert world.ask(cleared=True) is None  # control: a clear does open it again
+
+
+def test_a_clear_after_the_grant_does_not_end_the_session(world: World) -> None:
     world.admit()
     tip = world.loses(turns=2, commit={"b.py": "B = 1\n"})
     world.admit()
-    assert world.ask(tries=2) is None, "Airflow runs the step again: the lease that it granted is revoked, and another is granted"
+    assert world.ask(cleared=True) is None, "the lease that it granted is revoked, and another is granted"
     lease = world.lease(3)
     assert (lease["input_commit"], lease["resumed_from"]) == (tip, 1)
     assert world.lease(2)["revoked_at"] is not None
@@ -125,7 +143,7 @@ def test_a_persons_clear_does_not_wait(world: World) -> None:
     world.admit()
     world.fails(Failure.MODEL_AWAY)
     assert isinstance(world.ask("t1"), NotYet) and isinstance(world.ask("t1"), NotYet)
-    assert world.ask("t2", tries=3) is None, "another task instance: a person cleared the one that waited"
+    assert world.ask("t2", cleared=True) is None, "another task instance: a person cleared the one that waited"
     assert world.row["epoch"] == 2
 
 
@@ -133,7 +151,7 @@ def test_the_same_task_instance_waits_however_often_it_asks(world: World) -> Non
     """Negative control of the test above."""
     world.admit()
     world.fails(Failure.MODEL_AWAY)
-    assert all(isinstance(world.ask("t1", tries=3), NotYet) for _ in range(3))
+    assert all(isinstance(world.ask("t1", cleared=True), NotYet) for _ in range(3))
     assert world.row["epoch"] == 1
 
 

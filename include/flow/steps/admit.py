@@ -51,7 +51,7 @@ class AdmitStep(Step):
                 document,
                 self.task_key,
                 str(ti.id),
-                ti.try_number > 1,
+                ti.max_tries > (self.retries or 0),  # a clear raises it, a try after a kill does not
                 lambda: goals.start(connection, settings(), run),
                 taken,
             )
