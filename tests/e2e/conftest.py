@@ -111,9 +111,11 @@ def repository(source: Path, target: Path) -> Path:
     return target
 
 
-def _stack(engine: str, **variables: str) -> Iterator[Stack]:
+def _stack(engine: str, capacity: int | None = None, **variables: str) -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix=f"airlock-e2e-{engine}-"))
     stack = Stack(home, engine)
+    if capacity:  # also when a test brings it up again
+        stack.environment["AIRLOCK_NODE_CAPACITY"] = str(capacity)
     up = stack.run("up", "--offline", **variables)
     if up.returncode:
         stack.run("down")
@@ -141,7 +143,7 @@ def containers() -> Iterator[Stack]:
 @pytest.fixture(scope="package")
 def processes() -> Iterator[Stack]:
     """Airlock on bubblewrap, started with a model key that the offline model leaves unused."""
-    yield from _stack("bubblewrap", ANTHROPIC_API_KEY=CANARY, AIRLOCK_NODE_CAPACITY=str(CAPACITY))
+    yield from _stack("bubblewrap", CAPACITY, ANTHROPIC_API_KEY=CANARY)
 
 
 @pytest.fixture

@@ -74,6 +74,8 @@ def _at_admit(stand: Stand, trials: list[Trial], capacity: int) -> None:
     """The node is full of workers that never finish; they are cancelled when all has been done to those that wait."""
     at_work = stand.sql("SELECT sandbox FROM leases WHERE kind = 'work' AND ended_at IS NULL")
     assert not at_work, f"{at_work} take room that the fillers are meant for"
+    room = stand.sql("SELECT sum(capacity) AS room FROM nodes")[0]["room"]
+    assert room == capacity, f"the node has room for {room} workers, not {capacity}: with what settings was it brought up?"
     fillers = [Trial("cancel", "lease", number, branch=f"filler-{number}") for number in range(capacity)]
     _side_by_side(fillers, lambda trial: stand.launch(trial, key="filler"), capacity)
     _side_by_side(fillers, lambda trial: until("the node is full", lambda: reached(stand, trial), 180), capacity)
