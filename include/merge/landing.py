@@ -60,6 +60,7 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
     commit = landing.candidate.commit
     if not landing.nothing_to_do and not _is_green(connection, goal_run, landing.candidate.tree):
         raise Refused(f"tree {landing.candidate.tree[:12]} has no green verdict in goal run {goal_run}; nothing was landed")
+    person.mend(repository)
     now = mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"])
     if trees.is_ancestor(repository, commit, now):
         return _record(connection, run, Landed("already", commit, run["landing_note"]))
@@ -69,14 +70,10 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
     faults.point("landing.push.before")
     refusal = person.push(repository, run["path"], commit, ref, now)
     faults.point("landing.push.after")
-    if refusal is not None and person.take_back(repository, run["path"], ref, now, commit):
-        refusal = person.push(repository, run["path"], commit, ref, now)
     if refusal is None:
         return _record(connection, run, Landed("landed", commit, ""))
     if mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"]) != now:
         return Landed("moved", None, f"{run['base_branch']} moved while it was pushed")
-    if locks := person.locks_of(run["path"], ref):
-        refusal = f"{' and '.join(locks)} are there, of a git that runs or was killed (if none runs, remove them, and look at `git status`)"
     note = f"{run['base_branch']} was left as it is: {refusal}. {_keep(repository, run, commit)}"
     return _record(connection, run, Landed("kept", commit, note))
 

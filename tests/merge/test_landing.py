@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from include.errors import GitFailed, Refused
 from include.gate import verifier
 from include.merge import landing
 from include.merge.models import Landed, Landing, LandingConflict
-from include.repository import person, trees
+from include.repository import git, killed_push, person, trees
+from include.repository.killed_push import Left
 from tests.merge.world import GREEN, RUN, World
 from tests.repository.people import Repo
 
@@ -142,14 +145,12 @@ def _killed_push(merged: World, where: str) -> Landing:
     else:
         (person / ".git/info").mkdir(exist_ok=True)
         (person / ".git/info/attributes").write_text("b_new.py filter=death\n")
-        merged.person.git("config", "filter.death.smudge", "kill -9 $PPID")
+        both = "read -r _ _ _ receiver _ < /proc/$PPID/stat; kill -9 $receiver $PPID"  # as all that runs is killed at once
+        merged.person.git("config", "filter.death.smudge", both)
         merged.person.git("config", "filter.death.clean", "cat")
     prepared = prepare(merged)
-    try:
-        landed = land(merged, prepared)
-        assert landed.outcome == "kept", landed  # git told of a refusal before it died
-    except GitFailed:
-        pass
+    with pytest.raises(GitFailed):
+        land(merged, prepared)
     assert merged.person.tip("main") == merged.base
     if where == "in the work tree":
         (person / ".git/info/attributes").unlink()
@@ -166,31 +167,84 @@ def _hook(person: Path, name: str, script: str) -> Path:
     return hook
 
 
-def test_a_push_killed_in_the_middle_is_taken_back_and_made_again(merged: World) -> None:
-    prepared = _killed_push(merged, "before the branch moved")
-    assert merged.person.git("status", "--porcelain").splitlines() == ["A  a_new.py", "A  b_new.py"]
+LEFT = {
+    "before the branch moved": "a_new.py",
+    "in the work tree": ".git/index.lock",
+    "while the branch moved": ".git/refs/heads/main.lock",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", LEFT)
+def test_a_push_killed_in_the_middle_is_undone_and_made_again(merged: World, where: str) -> None:
+    prepared = _killed_push(merged, where)
+    assert (merged.person.path / LEFT[where]).exists()
     assert land(merged, prepared) == ("landed", prepared.candidate.commit, "")
     assert merged.person.git("status", "--porcelain") == "" and merged.person.tip() == prepared.candidate.commit
+    assert not list((merged.person.path / ".git").rglob("*.lock"))
 
 
-def test_control_without_taking_back_it_only_waits_on_its_branch(merged: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = _killed_push(merged, "before the branch moved")
-    monkeypatch.setattr(landing.person, "take_back", lambda *_: False)
-    assert land(merged, prepared).outcome == "kept"
-
-
-@pytest.mark.parametrize(("where", "left"), [("in the work tree", "index.lock"), ("while the branch moved", "refs/heads/main.lock")])
-def test_a_killed_push_is_told_with_the_lock_that_it_left(merged: World, where: str, left: str) -> None:
+@pytest.mark.parametrize("where", LEFT)
+def test_control_a_killed_push_that_was_not_written_down_stays(merged: World, where: str) -> None:
     prepared = _killed_push(merged, where)
-    lock = merged.person.path / ".git" / left
-    assert lock.exists()
+    (merged.mirror / "airlock-push").unlink()
     landed = land(merged, prepared)
+    if where == "before the branch moved":  # the files are told from a person's by the push itself
+        assert landed.outcome == "landed"
+        return
+    lock = merged.person.path / LEFT[where]
     assert landed.outcome == "kept" and str(lock) in landed.note
-    for said in person.locks_of(str(merged.person.path), "refs/heads/main"):
+    for said in killed_push.locks_of(str(merged.person.path), "refs/heads/main"):
         Path(said).unlink()  # as the note says
-    third = land(merged, prepared)
-    assert third.outcome == "landed", third
+    assert land(merged, prepared).outcome == "landed"
     assert merged.person.git("status", "--porcelain") == "" and merged.person.tip() == prepared.candidate.commit
+
+
+@pytest.mark.parametrize("written_down", [True, False], ids=["", "control: not written down"])
+@pytest.mark.parametrize("where", LEFT)
+def test_whoever_lands_next_undoes_the_killed_push_of_another(merged: World, where: str, written_down: bool) -> None:
+    _killed_push(merged, where)
+    if not written_down:
+        (merged.mirror / "airlock-push").unlink()
+    tree = f"{merged.base}^{{tree}}"
+    other = git.text(["commit-tree", tree, "-p", merged.base, "-m", "Another goal"], merged.mirror, environment=git.IDENTITY)
+    refusal = person.push(merged.mirror, str(merged.person.path), other, "refs/heads/main", merged.base)
+    assert (refusal is None) == (merged.person.tip("main") == other) == (merged.person.git("status", "--porcelain") == "") == written_down
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["", "control: who is at work is not looked at"])
+def test_the_lock_of_a_person_at_work_stays(merged: World, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
+    """A commit that waits for its editor, begun after a push of ours was killed."""
+    _killed_push(merged, "while the branch moved")
+    monkeypatch.setattr(killed_push, "PATIENCE_S", killed_push.STILL_S + 2)
+    if not seen:
+        monkeypatch.setattr(killed_push, "_git_at_work", lambda _: False)
+    (merged.person.path / "a.py").write_text("MINE = 1\n")
+    lock = merged.person.path / ".git/index.lock"
+    writing = subprocess.Popen(["git", "-c", "core.editor=sleep 60 #", "commit", "-a"], cwd=merged.person.path, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            if lock.exists():
+                break
+            time.sleep(0.05)
+        with killed_push.alone(merged.mirror):
+            left = killed_push.undo(merged.mirror)
+        assert (left is Left.LOCKED) == lock.exists() == seen
+    finally:
+        writing.kill()
+        writing.wait()
+
+
+def test_a_push_waits_for_another_and_not_for_ever(merged: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(merged)
+    monkeypatch.setattr(killed_push, "ALONE_S", 0.3)
+    with killed_push.alone(merged.mirror), pytest.raises(GitFailed, match="has not ended"):
+        land(merged, prepared)
+    assert land(merged, prepared).outcome == "landed"
+
+
+def test_a_torn_note_is_no_push(merged: World) -> None:
+    (merged.mirror / "airlock-push").write_text("")
+    assert land(merged, prepare(merged)).outcome == "landed"
 
 
 @pytest.mark.parametrize("where", ["work tree", "index"])

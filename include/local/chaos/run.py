@@ -42,23 +42,40 @@ def run(options: Options, say: Say, keep: bool = False) -> Outcome:
     Args:
         options: how much of what.
         say: called with each line a person should see.
-        keep: leave the home (down) for a look.
+        keep: leave the home (down) for a look; it is left anyway when a bar is broken or a goal did not come to COMPLETED.
 
     Raises:
         BadInput: the machine lacks something.
         Unavailable: the stack did not come up, or not again after a kill.
     """
-    with _home(options, say, keep) as home:
-        goals = work.goals(options.goals, options.seed)
-        work.write_playbooks(home / "playbooks", goals, options.seed)
-        sample = work.make_repository(home / "sample")
-        with _model(home) as address:
-            os.environ["ANTHROPIC_BASE_URL"] = address
-            settings = control.up(home, say, patience_s=UP_S)
-            try:
-                return _run(settings, options, goals, sample, say)
-            finally:
-                control.down(home, say)
+    home = _home(options, say)
+    try:
+        outcome = _in(home, options, say)
+        keep = keep or not outcome.judgement.holds or any(run.state != rules.COMPLETED for run in outcome.facts.runs)
+    finally:
+        if keep:
+            say(f"{home} is left, stopped, with its logs and chaos.json. `AIRLOCK_HOME={home} ./airlock up` shows it in Airflow.")
+        else:
+            doctor.delete_home(settings_module.load(home))
+    return outcome
+
+
+def _in(home: Path, options: Options, say: Say) -> Outcome:
+    (home / "faults").mkdir()
+    (home / "faults").chmod(0o777)  # the relay, which has no rights, dies at points too
+    (home / "keys").mkdir(mode=0o700)
+    (home / "keys" / "jarvis.key").write_text("sk-none-chaos")
+    runtime.update(home, api_port=runtime.free_port())  # not the default one, which another Airlock of this machine may take meanwhile
+    goals = work.goals(options.goals, options.seed)
+    work.write_playbooks(home / "playbooks", goals, options.seed)
+    sample = work.make_repository(home / "sample")
+    with _model(home) as address:
+        os.environ["ANTHROPIC_BASE_URL"] = address
+        settings = control.up(home, say, patience_s=UP_S)
+        try:
+            return _run(settings, options, goals, sample, say)
+        finally:
+            control.down(home, say)
 
 
 def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: Path, say: Say) -> Outcome:
@@ -79,8 +96,7 @@ def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: P
     return outcome
 
 
-@contextmanager
-def _home(options: Options, say: Say, keep: bool) -> Iterator[Path]:
+def _home(options: Options, say: Say) -> Path:
     """A home that is nobody's, with its settings in the environment of this process and all that it starts."""
     home = Path(tempfile.mkdtemp(prefix="airlock-chaos-"))
     home.chmod(0o711)  # sandboxes without rights reach their directories in it
@@ -94,16 +110,7 @@ def _home(options: Options, say: Say, keep: bool) -> Iterator[Path]:
     }
     settings_module.settings.cache_clear()
     say(f"The home of this run is {home}.")
-    try:
-        (home / "faults").mkdir()
-        (home / "faults").chmod(0o777)  # the relay, which has no rights, dies at points too
-        (home / "keys").mkdir(mode=0o700)
-        (home / "keys" / "jarvis.key").write_text("sk-none-chaos")
-        runtime.update(home, api_port=runtime.free_port())  # not the default one, which another Airlock of this machine may take meanwhile
-        yield home
-    finally:
-        if not keep:
-            doctor.delete_home(settings_module.load(home))
+    return home
 
 
 @contextmanager
