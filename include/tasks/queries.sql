@@ -46,6 +46,10 @@ VALUES (%(id)s, %(task_run)s, %(epoch)s, %(ti_id)s, %(steps)s, %(reason)s, %(fee
 -- name: rework_of | what this task instance has already decided
 SELECT id, task_run, epoch, ti_id, steps, reason, feedback FROM reworks WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND ti_id = %(ti_id)s
 
+-- name: undone_rework | the newest decision about this attempt that no door has carried out
+SELECT steps, reason, feedback FROM reworks WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND cleared_at IS NULL
+ORDER BY created_at DESC LIMIT 1
+
 -- name: rework_for_epoch | was the attempt of this epoch given up by a step (and not by a person)?
 SELECT EXISTS (SELECT FROM reworks WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND 'admit' = ANY(steps)) AS by_a_step
 

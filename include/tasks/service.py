@@ -197,6 +197,20 @@ def verify_again(connection: Connection, task_run: str, epoch: int, ti_id: str, 
     return _record(connection, task_run, epoch, ti_id, ("verify", "merge"), reason, "")
 
 
+def undone(connection: Connection, row: dict[str, Any], ti_id: str) -> Rework | None:
+    """What a step had decided about this attempt when it was killed, before the door had carried it out; decided for its next try now.
+
+    Args:
+        row: the task run, locked, in a state that the step does not begin in.
+        ti_id: the next try's Airflow task-instance id: each try has its own, and the door hears only the one that decided.
+    """
+    _, decided = _open(connection, row["id"], row["epoch"], ti_id)
+    left = connection.execute(_SQL.undone_rework, {"task_run": row["id"], "epoch": row["epoch"]}).fetchone()
+    if decided is not None or left is None:
+        return decided
+    return _record(connection, row["id"], row["epoch"], ti_id, tuple(left["steps"]), left["reason"], left["feedback"])
+
+
 def _open(connection: Connection, task_run: str, epoch: int, ti_id: str) -> tuple[dict[str, Any], Rework | None]:
     """The task run, locked and fenced, with what this task instance has already decided for it."""
     row = lock_by_id(connection, task_run, epoch)

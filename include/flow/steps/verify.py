@@ -28,8 +28,12 @@ class VerifyStep(Step):
         with transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
             document = goals.plan_of(connection, run["id"]) or ""
+            row = tasks.lock(connection, run["id"], self.task_key)
+            before = tasks.undone(connection, row, str(ti.id)) if row["state"] == TaskRunState.PENDING_RETRY else None
             opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self.epoch)
             held = candidates.held(connection, settings(), opened) if isinstance(opened, Opened) else None
+        if before is not None:
+            return self.carry_out(context, before)
         if isinstance(opened, NotVerifiable):
             return self._not_now(opened)
         self.epoch = opened.epoch

@@ -1,0 +1,73 @@
+"""A step that was killed between its decision and the door: its next try, which is another task instance, has the decision carried out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from include.clock import new_id
+from include.database.unit_of_work import transaction
+from include.flow.steps import base, merge, verify
+from include.flow.steps.base import Step
+from include.flow.steps.merge import MergeStep
+from include.flow.steps.verify import VerifyStep
+from include.tasks import service as tasks
+from include.tasks.models import Failure
+from tests.merge.world import RUN, World
+
+
+@pytest.fixture
+def moved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two tasks were verified on the same base, and the first has merged. No door is there, as when it dies with the step."""
+    monkeypatch.setattr(base, "DOOR_PATIENCE_S", 0.1)
+    for step in (merge, verify):
+        monkeypatch.setattr(step, "settings", lambda: world.settings)
+    for key in ("a", "b"):
+        world.verify(world.work(key, {f"{key}_new.py": "N = 1\n"}))
+    world.merge(f"{RUN}-a")
+    return world
+
+
+def next_try(step: Step) -> tuple[str, dict[str, Any]]:
+    """Run a step as a new try; returns its task-instance id and what its trigger will ask the door."""
+    ti = SimpleNamespace(dag_id="g", id=new_id())
+    with pytest.raises(TaskDeferred) as deferred:
+        step.advance({"ti": ti, "run_id": "r"})
+    return str(ti.id), deferred.value.trigger.ask  # type: ignore[attr-defined]
+
+
+def asked(world: World, said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """The decision that a try asks for; the door hears only the task instance that made it."""
+    ti_id, ask = said
+    row = world.row("SELECT ti_id, steps, epoch FROM reworks WHERE id = %s", ask["rework"])
+    assert row["ti_id"] == ask["ti_id"] == ti_id
+    return row
+
+
+def test_merge_that_found_the_branch_moved(moved: World) -> None:
+    first, second = (asked(moved, next_try(MergeStep(task_id="merge", task_key="b"))) for _ in range(2))
+    assert first["steps"] == second["steps"] == ["verify", "merge"] and first["ti_id"] != second["ti_id"]
+    assert moved.row("SELECT state FROM task_runs WHERE key = 'b'")["state"] == "VERIFYING"
+
+
+def test_verify_that_gave_the_attempt_up(moved: World) -> None:
+    with transaction("airflow") as connection:
+        tasks.fail_attempt(connection, moved.settings, f"{RUN}-b", 1, "ti", Failure.RED, "The tests fail.")
+    assert "admit" in asked(moved, next_try(VerifyStep(task_id="verify", task_key="b")))["steps"]
+    assert moved.row("SELECT state, epoch FROM task_runs WHERE key = 'b'") == {"state": "PENDING_RETRY", "epoch": 1}
+
+
+@pytest.mark.parametrize("how", ["carried out", "control: nobody looks"])
+def test_without_an_open_decision_it_fails(moved: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """As before: a merge that a person cleared alone has no green verdict, and says so."""
+    next_try(MergeStep(task_id="merge", task_key="b"))
+    if how == "carried out":
+        with transaction("owner") as connection:
+            connection.execute("UPDATE reworks SET cleared_at = now()")
+    else:
+        monkeypatch.setattr(tasks, "undone", lambda *_: None)
+    with pytest.raises(AirflowFailException, match="VERIFYING"):
+        next_try(MergeStep(task_id="merge", task_key="b"))
