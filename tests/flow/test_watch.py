@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -55,10 +56,13 @@ def test_a_change_is_seen_at_once_and_a_quiet_lease_costs_nothing(mine: Settings
         world.do("UPDATE leases SET heartbeat_at = now() + interval '1 h'")
         await asyncio.sleep(1.5)
         counted = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        before = world.one(counted)
-        await asyncio.sleep(4)
-        world.do("SELECT pg_stat_force_next_flush()")
-        per_second = (world.one(counted) - before) / 4
+        windows = []
+        for _ in range(3):  # a session tells its transactions up to 10 s late: what came before falls into one of them
+            before = world.one(counted)
+            await asyncio.sleep(4)
+            world.do("SELECT pg_stat_force_next_flush()")
+            windows.append((world.one(counted) - before) / 4)
+        per_second = statistics.median(windows)
         assert world.one("SELECT count(*) FROM leases WHERE watched_at < clock_timestamp() - interval '5 s'") == 0  # far below the minute
         begun = time.monotonic()
         world.do("UPDATE attempts SET state = 'COMPLETING', finished_at = now() WHERE task_run = 'g1-t7'")
