@@ -71,7 +71,10 @@ def alone(mirror: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise GitFailed(f"Another push into the repository of {mirror.name} has not ended for {ALONE_S:g} s.") from None
+                    raise GitFailed(
+                        f"Another push into the repository of {mirror.name} has not ended for {ALONE_S:g} s. "
+                        "The step tries again; if it stays so, end the git that hangs there."
+                    ) from None
             time.sleep(0.05)
         yield
 

@@ -197,18 +197,22 @@ def verify_again(connection: Connection, task_run: str, epoch: int, ti_id: str, 
     return _record(connection, task_run, epoch, ti_id, ("verify", "merge"), reason, "")
 
 
-def undone(connection: Connection, row: dict[str, Any], ti_id: str) -> Rework | None:
+def undone(connection: Connection, task_run: str, epoch: int, ti_id: str) -> Rework | None:
     """What a step had decided about this attempt when it was killed, before the door had carried it out; decided for its next try now.
 
     Args:
-        row: the task run, locked, in a state that the step does not begin in.
+        task_run: in a state that the step does not begin in.
+        epoch: the attempt's.
         ti_id: the next try's Airflow task-instance id: each try has its own, and the door hears only the one that decided.
+
+    Raises:
+        StaleEpoch: another attempt has taken over.
     """
-    _, decided = _open(connection, row["id"], row["epoch"], ti_id)
-    left = connection.execute(_SQL.undone_rework, {"task_run": row["id"], "epoch": row["epoch"]}).fetchone()
-    if decided is not None or left is None:
+    _, decided = _open(connection, task_run, epoch, ti_id)
+    if decided is not None:
         return decided
-    return _record(connection, row["id"], row["epoch"], ti_id, tuple(left["steps"]), left["reason"], left["feedback"])
+    left = connection.execute(_SQL.undone_rework, {"task_run": task_run, "epoch": epoch}).fetchone()
+    return _record(connection, task_run, epoch, ti_id, tuple(left["steps"]), left["reason"], left["feedback"]) if left else None
 
 
 def _open(connection: Connection, task_run: str, epoch: int, ti_id: str) -> tuple[dict[str, Any], Rework | None]:

@@ -28,7 +28,7 @@ class MergeStep(Step):
             row = tasks.lock(connection, run["id"], self.task_key)
             if row["state"] == TaskRunState.COMPLETED:
                 self.log.info("Merged already as %s.", row["merged_commit"])
-            elif row["state"] == TaskRunState.VERIFYING and (rework := tasks.undone(connection, row, str(ti.id))):
+            elif row["state"] == TaskRunState.VERIFYING and (rework := tasks.undone(connection, row["id"], row["epoch"], str(ti.id))):
                 self.log.info("Decided before this step was killed.")
             elif row["state"] != TaskRunState.MERGE_QUEUE:
                 fail(

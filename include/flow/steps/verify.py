@@ -16,7 +16,7 @@ from include.merge.candidates import Failed, NotVerifiable, Opened
 from include.repository.models import Candidate
 from include.settings import settings
 from include.tasks import service as tasks
-from include.tasks.models import Failure, TaskRunState
+from include.tasks.models import Failure, Rework, TaskRunState
 
 
 class VerifyStep(Step):
@@ -28,14 +28,10 @@ class VerifyStep(Step):
         with transaction("airflow") as connection:
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
             document = goals.plan_of(connection, run["id"]) or ""
-            row = tasks.lock(connection, run["id"], self.task_key)
-            before = tasks.undone(connection, row, str(ti.id)) if row["state"] == TaskRunState.PENDING_RETRY else None
             opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self.epoch)
             held = candidates.held(connection, settings(), opened) if isinstance(opened, Opened) else None
-        if before is not None:
-            return self.carry_out(context, before)
         if isinstance(opened, NotVerifiable):
-            return self._not_now(opened)
+            return self._not_now(context, run["id"], opened)
         self.epoch = opened.epoch
         found = held or candidates.candidate(settings(), opened)
         try:
@@ -47,13 +43,21 @@ class VerifyStep(Step):
             self.log.warning("%s", error)
         return None
 
-    def _not_now(self, why: NotVerifiable) -> NotYet | None:
+    def _not_now(self, context: Any, goal_run: str, why: NotVerifiable) -> NotYet | None:
         if why.lease is not None:
             return NotYet("unwatched", str(why.lease), why.words)
-        if not why.fine:
+        if why.fine:
+            self.log.info(why.words)
+        elif (before := self._undone(goal_run, str(context["ti"].id))) is not None:
+            self.carry_out(context, before)
+        else:
             fail(why.words)
-        self.log.info(why.words)
         return None
+
+    def _undone(self, goal_run: str, ti_id: str) -> Rework | None:
+        with transaction("airflow") as connection:
+            row = tasks.lock(connection, goal_run, self.task_key)
+            return tasks.undone(connection, row["id"], row["epoch"], ti_id) if row["state"] == TaskRunState.PENDING_RETRY else None
 
     def _judge(self, opened: Opened, found: Candidate, ti_id: str) -> NotYet | Failed | None:
         """None: green."""

@@ -54,7 +54,7 @@ def run(options: Options, say: Say, keep: bool = False) -> Outcome:
         keep = keep or not outcome.judgement.holds or any(run.state != rules.COMPLETED for run in outcome.facts.runs)
     finally:
         if keep:
-            say(f"{home} is left, stopped, with its logs and chaos.json. `AIRLOCK_HOME={home} ./airlock up` shows it in Airflow.")
+            say(f"{home} is left, stopped, with its logs and chaos.json. Delete it when you have looked.")
         else:
             doctor.delete_home(settings_module.load(home))
     return outcome
