@@ -1,122 +1,27 @@
-"""Real servers for the tests: one PostgreSQL and one Valkey per session, one fresh database per test that asks for it."""
+"""What all tests share: real servers, whole Airlocks, and which lane each test runs in. The parts are in ``tests/kit``."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import psycopg
 import pytest
-import redis
 
-from include import settings as settings_module
-from include.database.migrate import create_roles_and_databases, migrate
-from include.local import postgres, valkey
-from include.settings import Settings
+from include.settings import ROOT
+from tests.kit import lanes
+from tests.kit.quiet import figure
+from tests.kit.servers import corpora, free_port, servers, settings, wait_until
+from tests.kit.stack import bubblewrap_stack, containers, containers_alone, docker_stack, processes, processes_alone
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+__all__ = [
+    "ROOT", "bubblewrap_stack", "containers", "containers_alone", "corpora", "docker_stack", "figure", "free_port", "processes",
+    "processes_alone", "servers", "settings", "wait_until",
+]  # fmt: skip
 
 
-def wait_until(what: str, check, seconds: float = 20.0):  # type: ignore[no-untyped-def]
-    """Poll ``check`` until it returns something true; fail the test with ``what`` otherwise."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := check():
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"waited {seconds:g} s in vain: {what}")
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=0, help="tests/e2e/test_people.py: play every action at every place so many times.")
+    parser.addoption("--cells", default="", help="tests/e2e/test_people.py: only those that this regular expression is found in.")
+    parser.addoption("--people-json", default="", help="tests/e2e/test_people.py: write its table to this file as JSON.")
 
 
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Settings]:
-    """A home folder with PostgreSQL and Valkey running; the environment points to it."""
-    home = Path(tempfile.mkdtemp(prefix="airlock-test-"))
-    password = secrets.token_hex(12)
-    stored = {
-        "pg_port": free_port(),
-        "valkey_port": free_port(),
-        "pg_password": password,
-        "valkey_password": password,
-        "api_password": password,
-    }
-    (home / "runtime.json").write_text(json.dumps(stored))
-    os.environ["AIRLOCK_HOME"] = str(home)
-    settings_module.settings.cache_clear()
-    settings = settings_module.load(home)
-    binaries = postgres.find_binaries(settings.pg_bin)
-    postgres.initialise(binaries, home / "postgres", password)
-    (home / "valkey").mkdir()
-    valkey.write_acl(home / "users.acl", password)
-    log = (home / "servers.log").open("wb")
-    children = [
-        subprocess.Popen(postgres.command(binaries, home / "postgres", settings.pg_port, fsync="off"), stdout=log, stderr=log),
-        subprocess.Popen(
-            valkey.command(valkey.find_binary(settings.valkey_bin), home / "valkey", settings.valkey_port, home / "users.acl"),
-            stdout=log,
-            stderr=log,
-        ),
-    ]
-    admin = f"postgresql://postgres:{password}@127.0.0.1:{settings.pg_port}/postgres"
-
-    def up() -> bool:
-        try:
-            psycopg.connect(admin).close()
-            return bool(redis.Redis.from_url(settings.valkey_url("broker")).ping())
-        except (psycopg.OperationalError, redis.ConnectionError):
-            return False
-
-    wait_until(f"PostgreSQL and Valkey start, see {home}/servers.log", up)
-    create_roles_and_databases(admin, settings)
-    migrate(settings)
-    with psycopg.connect(admin, autocommit=True) as connection:  # nobody connects to this copy, so it can be copied at any time
-        connection.execute("CREATE DATABASE pristine TEMPLATE airlock OWNER airlock_owner")
-    os.environ["AIRLOCK_TEST_ADMIN_DSN"] = admin
-    yield settings
-    children[0].send_signal(signal.SIGINT)
-    children[1].terminate()
-    for child in children:
-        child.wait(20)
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture
-def settings(servers: Settings) -> Iterator[Settings]:
-    """Settings with a fresh copy of the migrated database, for one test; ``include.settings.settings()`` gives the same."""
-    admin = os.environ["AIRLOCK_TEST_ADMIN_DSN"]
-    name = f"t_{secrets.token_hex(6)}"
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE pristine OWNER airlock_owner")
-    os.environ["AIRLOCK_PG_DATABASE"] = name
-    settings_module.settings.cache_clear()
-    yield settings_module.settings()
-    del os.environ["AIRLOCK_PG_DATABASE"]
-    settings_module.settings.cache_clear()
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    streams = redis.Redis.from_url(servers.valkey_url("broker"))
-    for key in streams.scan_iter("*"):
-        streams.delete(key)
-
-
-@pytest.fixture(scope="session")
-def corpora() -> Path:
-    """The folder of foreign test inputs (setting ``corpora``, else beside the project); a test without it says so and skips."""
-    folder = Path(os.environ.get("AIRLOCK_CORPORA") or ROOT.parent / "shared" / "corpora")
-    if not (folder / "manifest.toml").exists():
-        pytest.skip(f"no corpora at {folder}: set AIRLOCK_CORPORA")
-    return folder
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lanes.mark(items)

@@ -1,46 +1,83 @@
-"""``./airlock test``: ruff, mypy, then pytest, so that pytest's summary is the last line."""
+"""``./airlock test``: ruff, mypy and pytest at three speeds. Its last line is the sum of all lanes."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
-from include.local import checks
+from include.local import checks, lanes
 from include.local.control import Say
+from include.local.lanes import Lane
 from include.settings import ROOT, load
+
+STACKS = ("tests/ui", "tests/e2e", "tests/flow")
+"""Packages whose tests need a running Airflow or Airlock."""
+BESIDE = 3
+"""Processes of the tests that need no stack."""
+STACK_USERS = 4
+"""Processes of those that do; they mostly wait."""
 
 
 def run(arguments: list[str], say: Say) -> int:
     """Run the checks and the tests.
 
     Args:
-        arguments: for pytest; when there are any, only pytest runs.
+        arguments: ``--fast``: what starts no process, two minutes; ``--long``: full counts, in parts that are not done again (see
+            ``long.py``); anything else goes to pytest, and then only pytest runs; nothing: everything at its everyday size.
         say: called with each line a person should see.
 
     Returns:
-        The exit code: pytest's, or 1 if only ruff or mypy complained.
+        The exit code: 0 when all is green.
     """
+    if arguments == ["--fast"]:
+        return _finish([_checks(), [_pytest("fast", 2, "fast", ignore=STACKS)]], say)
     _ensure_image(say)
-    complaints = (
-        0 if arguments else sum(_call(tool, say) for tool in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]))
-    )
-    code = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=_environment(), check=False).returncode
-    if complaints:
-        say(f"ruff or mypy complained {complaints} times, see above.")
-    return code or min(complaints, 1)
+    if arguments and arguments[0] == "--long":
+        from include.local import long
+
+        return long.run(arguments[1:], say)
+    if arguments:
+        return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=lanes.environment(), check=False).returncode
+    beside = _pytest("beside", BESIDE, "not quiet", ignore=STACKS)
+    stacks = _pytest("stacks", STACK_USERS, "not quiet", only=STACKS)
+    return _finish([[*_checks(), beside, stacks], [_pytest("quiet", 0, "quiet")]], say)
 
 
-def _environment() -> dict[str, str]:
-    # Tests make homes of their own; the person's settings and keys are not theirs.
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("AIRLOCK_", "ANTHROPIC_")) or name == "AIRLOCK_CORPORA"
-    }
+def _checks() -> list[Lane]:
+    """What looks at the code without running it."""
+    environment = lanes.environment()
+    return [
+        Lane("ruff", ("ruff", "check", "."), environment),
+        Lane("format", ("ruff", "format", "--check", "."), environment),
+        Lane("mypy", ("mypy",), environment),
+    ]
 
 
-def _call(tool: list[str], say: Say) -> int:
-    say(f"$ {' '.join(tool)}")
-    return int(subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, check=False).returncode != 0)
+def _pytest(name: str, processes: int, marks: str, only: tuple[str, ...] = (), ignore: tuple[str, ...] = ()) -> Lane:
+    spread = ("-n", str(processes), "--dist", "loadgroup", "--no-loadscope-reorder") if processes else ()
+    paths = (*only, *(f"--ignore={path}" for path in ignore))
+    return Lane(name, ("pytest", "-m", marks, *spread, *paths), lanes.environment(AIRLOCK_TEST_PACE=_pace()))
+
+
+def _pace() -> str:
+    return f"{min(8.0, lanes.slowdown()):.1f}"
+
+
+def _finish(rounds: list[list[Lane]], say: Say) -> int:
+    """Run round after round, then say where the time went; the last line is the sum."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="airlock-lanes-") as folder:
+        codes = {name: code for lanes_ in rounds for name, code in lanes.run(lanes_, Path(folder), say).items()}
+        found = lanes.read(Path(folder))
+    for line in lanes.table(found):
+        say(line)
+    bad = [name for name, code in codes.items() if code]
+    say(f"{time.monotonic() - began:.0f} s in all" + (f"; red: {', '.join(bad)}, see above" if bad else "; all green"))
+    print(lanes.summary(found), flush=True)
+    return 1 if bad else 0
 
 
 def _ensure_image(say: Say) -> None:

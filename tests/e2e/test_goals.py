@@ -15,7 +15,7 @@ import pytest
 
 from include.settings import load
 from tests.conftest import ROOT, wait_until
-from tests.e2e.conftest import GIT, Stack, repository
+from tests.kit.stack import GIT, Stack, repository
 
 pytestmark = pytest.mark.slow
 

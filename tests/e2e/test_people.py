@@ -16,22 +16,24 @@ from pathlib import Path
 import pytest
 
 from include import settings as settings_module
-from tests.e2e.conftest import CAPACITY, GIT, HERE, TIMES, Stack, repository
+from tests.e2e.conftest import HERE
 from tests.e2e.people import matrix
 from tests.e2e.people.ends import compare
 from tests.e2e.people.trials import GOES_ON, Stand, Trial, reached, until
+from tests.kit.scale import count
+from tests.kit.stack import CAPACITY, GIT, Stack, repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture
-def stand(processes: Stack, tmp_path: Path) -> Iterator[Stand]:
-    yield from _stand(processes, tmp_path)
+def stand(processes_alone: Stack, tmp_path: Path) -> Iterator[Stand]:
+    yield from _stand(processes_alone, tmp_path)
 
 
 @pytest.fixture
-def docker_stand(containers: Stack, tmp_path: Path) -> Iterator[Stand]:
-    yield from _stand(containers, tmp_path)
+def docker_stand(containers_alone: Stack, tmp_path: Path) -> Iterator[Stand]:
+    yield from _stand(containers_alone, tmp_path)
 
 
 def _stand(stack: Stack, folder: Path) -> Iterator[Stand]:
@@ -126,14 +128,14 @@ def state(stand: Stand, trial: Trial) -> str:
 
 def chosen(trials: list[Trial], request: pytest.FixtureRequest) -> list[Trial]:
     """Only the cells that the command names."""
-    cells = request.config.getoption("--cells", default="")
+    cells = request.config.getoption("--cells")
     return [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
 
 
 def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
-    times = request.config.getoption("--times", default=TIMES)
+    times = request.config.getoption("--times") or count(0, 5)
     trials = chosen(matrix.all_cells(times) if times else matrix.diagonal(), request)
-    play(stand, trials, CAPACITY, request.config.getoption("--people-json", default=""))
+    play(stand, trials, CAPACITY, request.config.getoption("--people-json"))
     for trial in trials:
         if trial.expected == GOES_ON:
             control(stand, trial)
@@ -154,4 +156,4 @@ def control(stand: Stand, trial: Trial) -> None:
 
 @pytest.mark.docker
 def test_the_same_in_containers(docker_stand: Stand, request: pytest.FixtureRequest) -> None:
-    play(docker_stand, chosen(matrix.diagonal(), request), 4)
+    play(docker_stand, chosen(matrix.diagonal(), request), CAPACITY)

@@ -1,4 +1,4 @@
-"""An Airlock of its own for the browser (it starts empty, so that pictures show one goal), and Debian's Chromium."""
+"""Debian's Chromium on the Airlock of the end-to-end tests. Run alone (``pytest tests/ui``), its pictures show one goal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from playwright.sync_api import Page, sync_playwright
 
 from include.local.demo import make_sample
 from include.settings import load
 from tests.conftest import ROOT
-from tests.e2e import conftest as e2e
-from tests.e2e.conftest import Stack, docker_answers
+from tests.kit.stack import Stack, repository
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -28,35 +26,27 @@ FLAGS = [
     "--disable-sync",
 ]
 PICTURES = ROOT / "docs" / "pictures"
-SLOW_S = 20
-"""How long the first worker of the demo thinks at its end here: a page takes some seconds to load, and its work is to be seen live."""
+
+
+@pytest.fixture
+def airlock(containers: Stack) -> Stack:
+    """A running Airlock with the demo's playbooks and those beside this file."""
+    return containers
 
 
 @pytest.fixture(scope="session")
-def airlock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running Airlock with the demo's playbook, one worker of which is slow, and the playbooks beside this file."""
-    if not docker_answers():
-        pytest.skip("no Docker engine answers: the UI is not tested here")
-    slow = tmp_path_factory.mktemp("playbooks")
-    book = yaml.safe_load((ROOT / "include" / "local" / "playbooks" / "demo.yaml").read_text())
-    book["tasks"]["rate"][0][-1]["delay_s"] = SLOW_S
-    (slow / "demo.yaml").write_text(yaml.safe_dump(book))
-    yield from e2e._stack("docker", AIRLOCK_PLAYBOOKS=f"{slow}:{Path(__file__).parent / 'playbooks'}")
-
-
-@pytest.fixture(scope="session")
-def sample(airlock: Stack) -> Path:
+def sample(docker_stack: Stack) -> Path:
     """The demo's sample repository, registered as ``sample``."""
-    folder = make_sample(airlock.home)
-    assert airlock.run("repo", "add", "sample", str(folder)).returncode == 0
+    folder = make_sample(docker_stack.home / "browser")
+    assert docker_stack.run("repo", "add", "sample", str(folder)).returncode == 0
     return folder
 
 
 @pytest.fixture(scope="session")
-def small(airlock: Stack) -> Path:
+def small(docker_stack: Stack) -> Path:
     """The tiny project of the end-to-end tests, registered as ``small``."""
-    folder = e2e.repository(e2e.HERE / "tiny", airlock.home / "small")
-    assert airlock.run("repo", "add", "small", str(folder)).returncode == 0
+    folder = repository(ROOT / "tests" / "e2e" / "tiny", docker_stack.home / "small")
+    assert docker_stack.run("repo", "add", "small", str(folder)).returncode == 0
     return folder
 
 

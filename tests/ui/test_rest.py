@@ -9,7 +9,7 @@ import pytest
 
 from include.clock import new_id
 from tests.conftest import wait_until
-from tests.e2e.conftest import Stack
+from tests.kit.stack import Stack
 
 pytestmark = pytest.mark.slow
 TWICE = "UI twice: say that the sum was looked at"

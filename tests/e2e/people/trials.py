@@ -24,7 +24,7 @@ from include.local import goal_cli, submit
 from include.plans import planner
 from include.plans.models import Plan, Task
 from include.settings import load
-from tests.e2e.conftest import Stack
+from tests.kit.stack import Stack
 
 PLACES = ("admit waiting", "start", "lease", "verify", "merge")
 ACTIONS = (

@@ -1,0 +1,42 @@
+"""Which lane of ``./airlock test`` a test runs in: decided by the fixtures it uses, so that nobody has to remember a mark.
+
+* ``stack``: needs a running Airflow or a whole Airlock. Tests of one group share a process, in the order of their files.
+* ``quiet``: holds a wall-clock figure (fixture ``figure``); runs alone, at the end.
+* ``fast``: starts no process of ours and is not marked slow.
+* all others: side by side, each file in one process.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+STACKS = {
+    "airflow": "flow",
+    "processes": "bubblewrap",
+    "stand": "bubblewrap",
+    "docker_stand": "docker alone",
+    "airlock": "ui",
+    "containers": "",  # shared by all processes: its tests are spread
+}
+"""Fixture of a stack -> the group whose tests run one after another; "": none."""
+PROCESSES = {"yard", "node", "module_node", "quick", "engine", "database", "streams"}
+"""Fixtures that start processes of ours, or servers for one test."""
+
+
+def mark(items: list[pytest.Item]) -> None:
+    """Give each test the marks of its lane and its group."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        held = item.get_closest_marker("xdist_group")
+        stacks = [group for name, group in STACKS.items() if name in names]
+        if stacks or item.get_closest_marker("stack"):
+            item.add_marker("stack")
+            if group := next(filter(None, stacks), ""):
+                item.add_marker(pytest.mark.xdist_group(group))
+            continue
+        if not held:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        if "figure" in names:
+            item.add_marker("quiet")
+        elif not names & PROCESSES and not item.get_closest_marker("slow"):
+            item.add_marker("fast")
