@@ -125,7 +125,7 @@ def prune(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(context: typer.Context) -> None:
-    """Run ruff, mypy and the tests; further arguments go to pytest (and then only pytest runs)."""
+    """Run ruff, mypy and the tests; --fast: two minutes; --long: full counts; other arguments go to pytest alone."""
     from include.local import testing
 
     raise typer.Exit(testing.run(list(context.args), say))
