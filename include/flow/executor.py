@@ -40,7 +40,9 @@ class Pulse:
             return
         try:
             if self._line is None:
-                self._line = psycopg.connect(settings().dsn("airflow"), autocommit=True, connect_timeout=2, options="-c statement_timeout=2000")
+                self._line = psycopg.connect(
+                    settings().dsn("airflow"), autocommit=True, connect_timeout=2, options="-c statement_timeout=2000"
+                )
             self._line.execute(_SQL.beat)
         except psycopg.Error:
             if self._line is not None:
@@ -60,7 +62,7 @@ class HoldingLocalExecutor(LocalExecutor):
 
     def heartbeat(self) -> None:
         """Airflow's, once a loop of the scheduler."""
-        super().heartbeat()  # type: ignore[no-untyped-call]
+        super().heartbeat()
         self.pulse.beat()
 
     def _process_workloads(self, workload_list: Sequence[Any]) -> None:

@@ -58,7 +58,7 @@ def _families(pids: Iterable[int]) -> set[int]:
     found = set[int]()
     for pid in pids:
         try:
-            found |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+            found |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}  # type: ignore[no-untyped-call]
         except psutil.NoSuchProcess:
             continue
     return found

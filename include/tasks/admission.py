@@ -102,7 +102,7 @@ def entry(
     if not by_person and (seconds := tasks.seconds_until_due(connection, row["id"], ti_id)):
         return Admission("wait", f"The next attempt is due in {seconds} s: {row['reason']}", "due", row["id"])
     if row["epoch"]:  # its place is room: an attempt that was cleared must not wait for itself
-        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
+        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow" if by_person else "a newer attempt took over")
     source = resume.goes_on_from(connection, row)
     left = resume.left_behind(connection, row["id"], source) if source else None
     if left is not None and not left.over:
