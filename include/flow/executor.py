@@ -1,8 +1,11 @@
-"""LocalExecutor with a cure: a step is not handed out again before its last process has reported its end.
+"""LocalExecutor with a cure: a step is not handed out again before its last process has reported its end. And it beats.
 
 Airflow 3.3.2's LocalExecutor never fills ``running``. When a step that ran, deferred (or asked a person) is resumed quickly, the late
 report of its first process is taken for the end of the second, and the scheduler fails the step. A workload whose key is still live
 therefore stays in the queue, where ``has_task`` sees it, for 15 s at most.
+
+The scheduler calls its executor in each of its loops, and the executor says so in our tables: a late beat means that Airflow does not keep
+up, and then the minute without a watch does not count (docs/decisions/0018-a-load-is-no-loss.md).
 """
 
 from __future__ import annotations
@@ -11,11 +14,41 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+import psycopg
 from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.state import TaskInstanceState
 
+from include.database.queries import load
+from include.settings import settings
+
 MOST_S = 15.0
+BEAT_S = 0.5
+_SQL = load(__file__)
 _ENDED = frozenset({TaskInstanceState.SUCCESS, TaskInstanceState.FAILED})
+
+
+class Pulse:
+    """Says in PostgreSQL that the scheduler goes round, at most every ``BEAT_S``. A beat that fails is a late one: the next will do."""
+
+    def __init__(self) -> None:
+        self._line: psycopg.Connection[Any] | None = None
+        self._at = 0.0
+
+    def beat(self) -> None:
+        """Beat, unless it was done just now."""
+        if monotonic() - self._at < BEAT_S:
+            return
+        try:
+            if self._line is None:
+                self._line = psycopg.connect(
+                    settings().dsn("airflow"), autocommit=True, connect_timeout=2, options="-c statement_timeout=2000"
+                )
+            self._line.execute(_SQL.beat)
+        except psycopg.Error:
+            if self._line is not None:
+                self._line.close()
+            self._line = None
+        self._at = monotonic()
 
 
 class HoldingLocalExecutor(LocalExecutor):
@@ -25,6 +58,12 @@ class HoldingLocalExecutor(LocalExecutor):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.live: set[Any] = set()
         self.held: dict[Any, float] = {}
+        self.pulse = Pulse()
+
+    def heartbeat(self) -> None:
+        """Airflow's, once a loop of the scheduler."""
+        super().heartbeat()
+        self.pulse.beat()
 
     def _process_workloads(self, workload_list: Sequence[Any]) -> None:
         self.live.update(workload.key for workload in workload_list)

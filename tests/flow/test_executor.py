@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
+import psycopg
 import pytest
 from airflow.executors.local_executor import LocalExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
+from include.database.unit_of_work import transaction
 from include.flow import executor as cure
 from include.flow.executor import HoldingLocalExecutor
+from include.settings import Settings
 
 KEY = TaskInstanceKey("goal", "a.verify", "run", 1, -1)
 
@@ -57,6 +62,35 @@ def test_a_resumed_step_waits_for_its_first_end(executor: Any) -> None:
     assert (KEY in executor.queued_tasks) is cured  # still there while the scheduler processes the report
     assert executor.get_event_buffer()[KEY][0] == TaskInstanceState.SUCCESS
     assert hand_in(executor)
+
+
+def test_the_scheduler_beats_and_goes_on_beating(settings: Settings) -> None:
+    """Each loop of Airflow's scheduler calls the executor; a connection that breaks costs one beat and no loop."""
+
+    def beaten_at() -> Any:
+        with transaction("owner") as connection:
+            row = connection.execute("SELECT beat_at FROM pulses WHERE name = 'airflow/scheduler'").fetchone()
+            return row and row["beat_at"]
+
+    pulse = cure.Pulse()
+    pulse.beat()
+    first = beaten_at()
+    pulse.beat()
+    assert first is not None and beaten_at() == first  # not more often than that
+    assert pulse._line is not None
+    with psycopg.connect(os.environ["AIRLOCK_TEST_ADMIN_DSN"], autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s)", [pulse._line.info.backend_pid])
+    for _ in range(2):
+        time.sleep(cure.BEAT_S)
+        pulse.beat()
+    assert beaten_at() > first
+
+
+def test_the_executor_beats_in_each_loop(executor: Any, settings: Settings) -> None:
+    executor.heartbeat()
+    with transaction("owner") as connection:
+        beats = connection.execute("SELECT name FROM pulses").fetchall()
+    assert beats == ([{"name": "airflow/scheduler"}] if isinstance(executor, HoldingLocalExecutor) else [])
 
 
 def test_a_report_that_never_comes_holds_no_longer_than_15_s(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
