@@ -15,7 +15,7 @@ import pytest
 from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
 
-BASE = {"errors", "clock", "settings", "faults"}
+BASE = {"errors", "clock", "settings", "faults", "lazy"}
 PURE = {"models", "rules"}
 # Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
 TOOLS = {"include.database.queries", "include.database.unit_of_work"}
