@@ -26,6 +26,7 @@ PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and argumen
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
     "include.local.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
     "include.local.offline_model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
+    "include.sandbox.relay_start", "include.local.nursery",
     "include.worker.__main__", "include.local.bench.peer_dbos", "include.local.bench.peer_langgraph", "include.worker.run_pytest",
     *(f"include.flow.steps.{step}" for step in (*STEPS, "land", "report", "outcome")),  # goal_dag names them by its steps
 )  # fmt: skip

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
+import time
 import warnings
 from typing import Any
+
+import psycopg
 
 # What runs a step, from the task process up. Imported in the scheduler, whose executor forks workers, which fork the steps.
 STEP = (
@@ -68,9 +72,11 @@ def preload() -> None:
 
 
 def share_versions() -> None:
-    """Make the routes of the execution API's versions once: 4 CPU-s that api-server, triggerer and dag-processor would each spend later.
+    """Make the routes of the execution API once, of its newest version: 1 CPU-s that api-server, triggerer and dag-processor share.
 
-    Each app copies the routes into its own router. If this internal way is gone, they are made at the first step, as by default.
+    Each app copies the routes into its own router. All nine versions would cost 4 CPU-s in each of them; every process that this launcher
+    starts, and every step of theirs, runs on the same installed packages and speaks the newest. If this internal way is gone, all
+    versions are made at the first step, as by default.
     """
     from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 
@@ -78,9 +84,9 @@ def share_versions() -> None:
     generate = applications.generate_versioned_routers
     made: list[Any] = []
 
-    def once(*args: Any, **kwargs: Any) -> Any:
+    def once(router: Any, versions: Any, **kwargs: Any) -> Any:
         if not made:
-            made.append(generate(*args, **kwargs))
+            made.append(generate(*_newest(router, versions), **kwargs))
         return made[0]
 
     try:
@@ -91,11 +97,58 @@ def share_versions() -> None:
         print(f"airlock: the execution API is not warm: {error}", file=sys.stderr)
 
 
-def migrate() -> None:
-    """Bring Airflow's metadata database to its newest version."""
+def _newest(router: Any, versions: Any) -> tuple[Any, Any]:
+    """What the newest version alone is made of: its routes, and the bundle without the older ones. All, if the steps speak another."""
+    from airflow.sdk.api.datamodels._generated import API_VERSION
+    from cadwyn.route_generation import _DELETED_ROUTE_TAG
+
+    if versions.versions[0].value != API_VERSION:
+        return router, versions
+    routes, newest = copy.copy(router), copy.copy(versions)
+    routes.routes = [route for route in router.routes if _DELETED_ROUTE_TAG not in getattr(route, "tags", ())]
+    newest.versions = versions.versions[:1]
+    return routes, newest
+
+
+def migrate(dsn: str, patience_s: float = 150.0) -> None:
+    """Wait until Airflow's metadata database is there, and bring it to its newest version if it is not.
+
+    Args:
+        dsn: address of the database, as its owner.
+        patience_s: seconds to wait for a server and a database that are just being made.
+
+    Raises:
+        psycopg.OperationalError: the database is still not there.
+    """
     from airflow.utils.db import initdb
 
-    initdb()
+    if _version(dsn, patience_s) != _newest_revision():
+        initdb()
+
+
+_MADE = "SELECT version_num FROM alembic_version WHERE EXISTS (SELECT FROM slot_pool) AND EXISTS (SELECT FROM log_template)"
+"""The version of a database that was made to the end: these rows come last."""
+
+
+def _version(dsn: str, patience_s: float) -> str | None:
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            with psycopg.connect(dsn, connect_timeout=5) as connection:
+                row = connection.execute(_MADE).fetchone()
+            return row[0] if row else None
+        except psycopg.errors.UndefinedTable:
+            return None
+        except psycopg.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def _newest_revision() -> str:
+    """Airflow's head; nothing if it no longer tells it so, and then Airflow looks itself."""
+    heads: dict[str, str] = getattr(importlib.import_module("airflow.utils.db"), "_REVISION_HEADS_MAP", {})
+    return next(reversed(heads.values()), "")
 
 
 def component(argv: tuple[str, ...]) -> int:

@@ -305,7 +305,7 @@ def main(overrides: Mapping[str, str] | None = None) -> None:
     preload()
     migration = os.fork()  # beside the rest: a child, so that no connection is inherited by the four
     if migration == 0:
-        _end(migrate)
+        _end(lambda: migrate(settings().dsn("owner", "airflow")))
     share_versions()
     if os.waitpid(migration, 0)[1]:
         sys.exit("Airflow's metadata database could not be brought to its newest version; the reason stands above.")
