@@ -31,6 +31,7 @@ COMPONENTS = {
 }
 STOP_S = 8.0  # how long a component may take to end on SIGTERM before its group is killed
 STEADY_S = 15.0  # a component that lived so long starts its backoff anew
+MAX_PAUSE_S = 8.0  # longest pause before a component is started again: who watches the leases may not stay away
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -192,7 +193,7 @@ class Component:
             os.dup2(output, 2)
             from include.flow.preload import component
 
-            code = component(self.argv)
+            code = component(self.argv, settings().dsn("owner", "airflow"))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -200,10 +201,10 @@ class Component:
             os._exit(code)
 
     def died(self) -> None:
-        """Note a death, and when to start again: after 1, 2, 4 … 30 s."""
+        """Note a death, and when to start again: after 1, 2, 4, 8 s."""
         now = time.monotonic()
         self.deaths = 1 if now - self.started > STEADY_S else self.deaths + 1
-        self.pid, self.due = 0, now + min(30.0, 2.0 ** (self.deaths - 1))
+        self.pid, self.due = 0, now + min(MAX_PAUSE_S, 2.0 ** (self.deaths - 1))
 
 
 class Launcher:
