@@ -7,6 +7,7 @@ import importlib
 import sys
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -27,33 +28,37 @@ STEP = (
     "include.flow.rework_trigger",
 )
 
-# What the four components are.
-COMPONENTS = (
+# What each component is, in the order in which they are forked: each has what stands before it too.
+SCHEDULER = (
     "airflow.cli.cli_parser",
     "airflow.jobs.scheduler_job_runner",
-    "airflow.jobs.triggerer_job_runner",
     "airflow.jobs.dag_processor_job_runner",
     "airflow.dag_processing.manager",
     "airflow.dag_processing.processor",
+    "airflow.serialization.serialized_objects",
+    "airflow.utils.db",
+    "include.flow.executor",
+)
+TRIGGERER = (
+    "airflow.jobs.triggerer_job_runner",
+    "airflow.api_fastapi.execution_api.app",
+    "airflow.api_fastapi.execution_api.routes",
+)
+API_SERVER = (
     "airflow.api_fastapi.app",
     "airflow.api_fastapi.core_api.app",
     "airflow.api_fastapi.core_api.routes.public",
     "airflow.api_fastapi.core_api.routes.ui",
-    "airflow.api_fastapi.execution_api.app",
-    "airflow.api_fastapi.execution_api.routes",
-    "airflow.serialization.serialized_objects",
     "uvicorn",
     "uvicorn.protocols.http.auto",
     "uvicorn.loops.auto",
-    "include.flow.executor",
     "include.flow.door",
 )
 
 
 def step() -> None:
     """Import what a step needs, its operators too."""
-    for name in STEP:
-        importlib.import_module(name)
+    _load(STEP)
     from include.flow.goal_dag import load_steps
 
     try:
@@ -62,13 +67,23 @@ def step() -> None:
         print(f"airlock: steps were not preloaded: {error}", file=sys.stderr)
 
 
-def preload() -> None:
-    """Import what the four components need."""
+def stages() -> Iterator[tuple[str, ...]]:
+    """Import what the four components need, a part at a time; yields the names of those that have all they need now."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in COMPONENTS:
-            importlib.import_module(name)
+        _load(SCHEDULER)
         step()
+        yield "scheduler", "dag-processor"
+        _load(TRIGGERER)
+        share_versions()
+        yield ("triggerer",)
+        _load(API_SERVER)
+        yield ("api-server",)
+
+
+def _load(names: Sequence[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
 
 
 def share_versions() -> None:
@@ -110,8 +125,8 @@ def _newest(router: Any, versions: Any) -> tuple[Any, Any]:
     return routes, newest
 
 
-def migrate(dsn: str, patience_s: float = 150.0) -> None:
-    """Wait until Airflow's metadata database is there, and bring it to its newest version if it is not.
+def is_newest(dsn: str, patience_s: float = 150.0) -> bool:
+    """Whether Airflow's metadata database is at its newest version; waits until it is there at all.
 
     Args:
         dsn: address of the database, as its owner.
@@ -120,10 +135,14 @@ def migrate(dsn: str, patience_s: float = 150.0) -> None:
     Raises:
         psycopg.OperationalError: the database is still not there.
     """
+    return _version(dsn, patience_s) == _newest_revision()
+
+
+def migrate() -> None:
+    """Bring Airflow's metadata database to its newest version."""
     from airflow.utils.db import initdb
 
-    if _version(dsn, patience_s) != _newest_revision():
-        initdb()
+    initdb()
 
 
 _MADE = "SELECT version_num FROM alembic_version WHERE EXISTS (SELECT FROM slot_pool) AND EXISTS (SELECT FROM log_template)"
