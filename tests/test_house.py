@@ -16,7 +16,7 @@ from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
 from tests.kit.promises import Named, promises
 
-BASE = {"errors", "clock", "settings", "faults"}
+BASE = {"errors", "clock", "settings", "faults", "lazy"}
 PURE = {"models", "rules"}
 # Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
 TOOLS = {"include.database.queries", "include.database.unit_of_work"}
@@ -27,6 +27,7 @@ PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and argumen
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
     "include.local.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
     "include.local.offline_model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
+    "include.sandbox.relay_start", "include.local.nursery",
     "include.worker.__main__", "include.local.bench.peer_dbos", "include.local.bench.peer_langgraph", "include.worker.run_pytest",
     *(f"include.flow.steps.{step}" for step in (*STEPS, "land", "report", "outcome")),  # goal_dag names them by its steps
 )  # fmt: skip

@@ -10,6 +10,7 @@ up, and then the minute without a watch does not count (docs/decisions/0018-a-lo
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -97,3 +98,9 @@ class HoldingLocalExecutor(LocalExecutor):
         self.log.warning("No end of the last process of %s for %g s: handing it out", key, MOST_S)
         self.held.pop(key)
         return False
+
+    def _spawn_workers_with_gc_freeze(self, spawn_number: int) -> None:
+        """Fork the workers, and leave frozen what is: Airflow unfreezes, and then the next collection would copy all that is shared."""
+        gc.freeze()
+        for _ in range(spawn_number):
+            self._spawn_worker()  # type: ignore[no-untyped-call]

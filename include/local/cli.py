@@ -9,8 +9,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput
@@ -66,6 +64,9 @@ def down() -> None:
 @app.command()
 def status() -> None:
     """Show the processes, the address and login of the UI, the model, and what holds the workers."""
+    from rich.console import Console
+    from rich.table import Table
+
     settings = load()
     if control.supervisor_pid(settings.home) is None:
         print(f"Airlock is down ({settings.home}). `./airlock up` starts it.")
