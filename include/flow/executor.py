@@ -1,20 +1,28 @@
-"""LocalExecutor with a cure: a step is not handed out again before its last process has reported its end.
+"""LocalExecutor with a cure (a step is not handed out again before its last process has reported its end), and with ears.
 
 Airflow 3.3.2's LocalExecutor never fills ``running``. When a step that ran, deferred (or asked a person) is resumed quickly, the late
 report of its first process is taken for the end of the second, and the scheduler fails the step. A workload whose key is still live
 therefore stays in the queue, where ``has_task`` sees it, for 15 s at most.
+
+The scheduler's pause between two looks is spent here, and ends when a step's process reports or somebody pokes (``poke.py``). Airflow's own
+pause, which nothing ends, is set to 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from time import monotonic
 from typing import Any
 
 from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.state import TaskInstanceState
 
+from include.flow import poke
+
 MOST_S = 15.0
+IDLE_S = 0.5
+"""Between two looks of a scheduler that nothing has called."""
 _ENDED = frozenset({TaskInstanceState.SUCCESS, TaskInstanceState.FAILED})
 
 
@@ -25,14 +33,34 @@ class HoldingLocalExecutor(LocalExecutor):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.live: set[Any] = set()
         self.held: dict[Any, float] = {}
+        self._busy = False  # since the last pause
+        self._heard: Any = None
+
+    def start(self) -> None:
+        """Airflow's, which makes the queues; we listen beside them."""
+        super().start()
+        self._heard = poke.listen()
+
+    def sync(self) -> None:
+        """Take in what processes reported. After a look of the scheduler that had nothing to do, wait first until there is something."""
+        super().sync()
+        if not self._busy:
+            ears = [self.result_queue._reader, *([self._heard] if self._heard else [])]  # type: ignore[attr-defined]
+            wait(ears, IDLE_S)
+            super().sync()
+        if self._heard:
+            poke.hear(self._heard)
+        self._busy = False
 
     def _process_workloads(self, workload_list: Sequence[Any]) -> None:
+        self._busy = True
         self.live.update(workload.key for workload in workload_list)
         super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]
 
     def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
         """Airflow's, which also tells us that a process ended."""
         super().change_state(key, state, info, remove_running)
+        self._busy = True
         if state in _ENDED:
             self.live.discard(key)
 

@@ -42,6 +42,7 @@ COMPONENTS = (
     "uvicorn.protocols.http.auto",
     "uvicorn.loops.auto",
     "include.flow.executor",
+    "include.flow.prompt",
     "include.flow.door",
 )
 

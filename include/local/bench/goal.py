@@ -80,7 +80,8 @@ def run(count: int) -> Report:
 
 
 def _figures(each: Measured) -> dict[str, float]:
-    by_process = {f"goal_cpu_s_{name}": seconds for name, seconds in each.goal_cpu.items()}
+    used = {"goal": each.goal_cpu, "plain": each.plain_cpu}
+    by_process = {f"{what}_cpu_s_{name}": seconds for what, cpus in used.items() for name, seconds in cpus.items()}
     sums = {
         "goal_s": each.goal_s,
         "goal_cpu_s": sum(each.goal_cpu.values()),
