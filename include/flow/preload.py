@@ -41,6 +41,7 @@ SCHEDULER = (
 )
 TRIGGERER = (
     "airflow.jobs.triggerer_job_runner",
+    "include.flow.prompt",
     "airflow.api_fastapi.execution_api.app",
     "airflow.api_fastapi.execution_api.routes",
 )

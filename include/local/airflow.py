@@ -98,7 +98,7 @@ def _sections(settings: Settings, home: Path) -> dict[str, dict[str, str]]:
         },
         "api_auth": {"jwt_secret": secret["jwt"], "jwt_issuer": "airlock"},
         "scheduler": {
-            "scheduler_idle_sleep_time": "0.25",  # a step of a chain costs 0.35 s instead of 1.0 s
+            "scheduler_idle_sleep_time": "0",  # the executor waits instead, until something happens (include/flow/executor.py)
             "task_instance_heartbeat_timeout": "30",
             "task_instance_heartbeat_timeout_detection_interval": "5",
             "orphaned_tasks_check_interval": "15",

@@ -42,7 +42,7 @@ def state(home: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0) -> Settings:
+def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0, supervisor: str = "include.local.supervisor") -> Settings:
     """Start everything, or find it running, and wait until all of it answers.
 
     Args:
@@ -50,6 +50,7 @@ def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0) -
         say: called with each line a person should see.
         offline: use the offline model although there is a key.
         patience_s: seconds to wait while nothing moves (``include/local/patience.py``): on a loaded machine all takes longer.
+        supervisor: module of the supervisor that is started.
 
     Raises:
         BadInput: the machine lacks something; the message says what to do.
@@ -59,12 +60,12 @@ def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0) -
     if supervisor_pid(home) is not None:
         say("Airlock is already up." if state(home).get("state") == "ready" else "Airlock is already starting.")
     else:
-        starter = _begin(home, say, offline)
+        starter = _begin(home, say, offline, supervisor)
     _wait(home, say, patience_s, starter)
     return load(home)
 
 
-def _begin(home: Path, say: Say, offline: bool) -> subprocess.Popen[bytes]:
+def _begin(home: Path, say: Say, offline: bool, supervisor: str) -> subprocess.Popen[bytes]:
     settings = load(home)
     for words in checks.require(settings):
         say(words)
@@ -75,7 +76,7 @@ def _begin(home: Path, say: Say, offline: bool) -> subprocess.Popen[bytes]:
     log = open_log(home, "supervisor")
     with log:
         return subprocess.Popen(
-            [sys.executable, "-m", "include.local.supervisor"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-m", supervisor], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env=child_environment(home) | {leftovers.MARK: ""}, start_new_session=True,
         )  # fmt: skip
 

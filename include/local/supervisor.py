@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,7 @@ from typing import IO, Any
 from include.local import keys, leftovers, runtime
 from include.local.nursery import Forked, Line
 from include.local.processes import Process, default_processes
-from include.settings import ROOT, load
+from include.settings import ROOT, Settings, load
 
 BACKOFF_S = (1.0, 30.0)
 STEADY_S = 10.0  # a process that was ready for so long begins its backoff anew
@@ -282,8 +283,11 @@ def take_lock(home: Path) -> IO[str] | None:
     return None
 
 
-def main() -> int:
-    """Run the default processes of this home.
+def main(processes: Callable[[Settings], list[Process]] = default_processes) -> int:
+    """Run the processes of this home.
+
+    Args:
+        processes: makes the list of them.
 
     Returns:
         The exit code: 0, also when another supervisor already runs.
@@ -302,7 +306,7 @@ def main() -> int:
     model = (
         "offline playbook" if settings.offline else f"{settings.anthropic_base_url or 'the Anthropic API'} (keys of {', '.join(stored)})"
     )
-    Supervisor(home, default_processes(settings), notes, model).run()
+    Supervisor(home, processes(settings), notes, model).run()
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow.utils.state import TaskInstanceState
 
 from include.database.unit_of_work import transaction
 from include.flow import executor as cure
+from include.flow import poke
 from include.flow.executor import HoldingLocalExecutor
 from include.settings import Settings
 
@@ -101,3 +103,52 @@ def test_a_report_that_never_comes_holds_no_longer_than_15_s(executor: Any, monk
     assert hand_in(executor) and not hand_in(executor)
     now += cure.MOST_S + 0.1
     assert hand_in(executor)
+
+
+def pause_of(executor: Any, end_it: Any = lambda: None) -> float:
+    """Seconds that the executor pauses after a look that had nothing to do, while something else happens 50 ms later."""
+    executor.sync()  # what came before is heard
+    timer = threading.Timer(0.05, end_it)
+    timer.start()
+    begun = time.monotonic()
+    executor.sync()
+    timer.join()
+    return time.monotonic() - begun
+
+
+@pytest.fixture
+def patient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause that nothing on a busy machine can be taken for."""
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(cure, "IDLE_S", 5.0)
+
+
+@pytest.mark.parametrize("executor", [HoldingLocalExecutor], indirect=True)
+def test_a_report_or_a_poke_ends_the_pause(patient: None, executor: Any) -> None:
+    assert pause_of(executor, lambda: executor.result_queue.put((KEY, TaskInstanceState.SUCCESS, None))) < 4
+    assert executor.get_event_buffer()[KEY][0] == TaskInstanceState.SUCCESS  # taken in before the scheduler looks for it
+    assert pause_of(executor, poke.poke) < 4
+    assert pause_of(executor) >= 5  # control: without either it lasts; and the poke of before is heard no second time
+
+
+@pytest.mark.parametrize("executor", [HoldingLocalExecutor], indirect=True)
+def test_after_a_look_that_had_something_to_do_there_is_no_pause(patient: None, executor: Any) -> None:
+    assert hand_in(executor)
+    begun = time.monotonic()
+    executor.sync()
+    assert time.monotonic() - begun < 4
+
+
+def test_a_poke_that_nobody_hears_is_no_matter(settings: Settings) -> None:
+    (settings.run_dir / "scheduler.sock").unlink(missing_ok=True)
+    poke.poke()
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    heard = poke.listen()
+    assert heard is not None
+    for _ in range(5000):  # more than a socket holds
+        poke.poke()
+    poke.hear(heard)
+    with pytest.raises(BlockingIOError):
+        heard.recv(1)
+    heard.close()
+    poke.poke()

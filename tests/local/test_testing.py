@@ -51,6 +51,8 @@ def test_tests_get_no_setting_and_no_key_of_the_person(monkeypatch: pytest.Monke
 
 
 def test_the_page_of_the_long_run_says_what_when_and_on_what_machine() -> None:
-    done = long.Done(part="tests/a.py", commit="abc", at="2026-11-28 06:00 UTC", seconds=90, words="1 passed", green=True, told=("p50 3 ms",))
+    done = long.Done(
+        part="tests/a.py", commit="abc", at="2026-11-28 06:00 UTC", seconds=90, words="1 passed", green=True, told=("p50 3 ms",)
+    )
     page = long.page([done], "2 cores")
     assert "| `tests/a.py` | 1 passed | 1.5 | 2026-11-28 06:00 UTC | abc |" in page and "Machine: 2 cores." in page and "p50 3 ms" in page
