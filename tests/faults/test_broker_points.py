@@ -13,6 +13,7 @@ from include.faults import POINTS
 from include.messages import models
 from tests.broker.conftest import Worker, Yard, yard
 from tests.conftest import wait_until
+from tests.kit.scale import patience
 
 __all__ = ["yard"]
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ class Watched:
 def said(worker: Worker, broker: Watched, payload: models.Wire, seconds: float = 120) -> Any:
     """Put a message, the same bytes again and again as a worker does, until its answer is there."""
     id_, body, signature = worker.make(payload)
-    end, due = time.monotonic() + seconds, 0.0
+    end, due = time.monotonic() + patience(seconds), 0.0
     while time.monotonic() < end:
         broker.tend()
         if time.monotonic() > due:

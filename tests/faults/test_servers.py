@@ -1,5 +1,4 @@
-"""R5 and R6: PostgreSQL and the stream server are killed under load with the settings that the product runs them with, and lose nothing.
-"""
+"""R5 and R6: PostgreSQL and the stream server are killed under load with the settings that the product runs them with, and lose nothing."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from include.policy import service as policy
 from include.policy.models import AdmissionRequest
 from include.settings import Settings
 from tests.conftest import ROOT
-from tests.kit.scale import count
+from tests.kit.scale import count, patience
 
 ENTRIES = count(100, 1_000)
 NASTY = ["", "ü 7 x", "line\nbreak", "12 34 56", "\U0001f512", 'quote" \\ {}', "a" * 500]
@@ -198,7 +198,7 @@ def test_an_entry_that_is_not_committed_holds_nobody_up(settings: Settings) -> N
     with psycopg.connect(settings.dsn("airflow"), row_factory=dict_row) as slow:
         service.record(slow, "slow", "goal.cancelled", "g1")
         with transaction("cli") as connection:
-            connection.execute("SET LOCAL statement_timeout = '2s'")
+            connection.execute(f"SET LOCAL statement_timeout = '{patience(2):.0f}s'")
             service.record(connection, "fast", "goal.cancelled", "g2")
     with transaction("cli") as connection:
         assert [row["actor"] for row in service.newest(connection, 9)] == ["slow", "fast"]
