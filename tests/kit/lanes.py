@@ -23,8 +23,8 @@ STACKS = {
     "containers": "",  # shared by all processes: its tests are spread
 }
 """Fixture of a stack -> the group whose tests run one after another; "": none."""
-PROCESSES = {"yard", "node", "module_node", "quick", "engine", "database", "streams"}
-"""Fixtures that start processes of ours, or servers for one test."""
+PROCESSES = {"yard", "node", "module_node", "quick", "engine", "database", "streams", "great_expectations"}
+"""Fixtures that start processes of ours, or servers for one test, or import for ten seconds."""
 
 
 def mark(items: list[pytest.Item]) -> None:
