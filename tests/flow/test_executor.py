@@ -36,7 +36,7 @@ def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Started without worker processes, so that the test plays the worker and decides when its report comes."""
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
     monkeypatch.setattr(LocalExecutor, "_check_workers", lambda self: None)
-    monkeypatch.setattr(LocalExecutor, "_spawn_workers_with_gc_freeze", lambda self, number: None)
+    monkeypatch.setattr(LocalExecutor, "_spawn_worker", lambda self: None)
     made = request.param(parallelism=2)
     made.start()
     yield made
