@@ -23,12 +23,9 @@ from include.flow.steps import lease
 from include.flow.steps.lease import LeaseTrigger
 from include.settings import Settings
 from tests.conftest import ROOT, free_port, wait_until
-<<<<<<< HEAD
 from tests.kit.quiet import Figure
 from tests.kit.scale import limit, patience
-=======
 from tests.leases.rest import airflow_that_says
->>>>>>> main
 from tests.leases.world import World, run, until, with_settings
 
 STARTS_S = 60

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import pytest
 
-<<<<<<< HEAD
-from tests.kit.scale import LONG, patience
-=======
 from tests.kit.promises import controls
->>>>>>> main
+from tests.kit.scale import LONG, patience
 
 STACKS = {
     "airflow": "flow",
@@ -28,26 +25,17 @@ STACKS = {
     "containers": "",  # spread over all processes
 }
 """Fixture of a stack -> the group whose tests run one after another; "": none."""
-<<<<<<< HEAD
 FIRST = ("docker", "bubblewrap", "flow", "chaos kills", "chaos points")
 """Long groups, in the order in which they are handed out; then all others as they stand in the files. ``docker`` begins with
 what needs its stack alone, so that nobody waits for it later."""
-PROCESSES = {"yard", "node", "module_node", "quick", "engine", "database", "streams"}
-"""Fixtures that start processes of ours, or servers for one test."""
+PROCESSES = {"yard", "node", "module_node", "quick", "engine", "database", "streams", "great_expectations"}
+"""Fixtures that start processes of ours, or servers for one test, or import for ten seconds."""
 HANGS_S = 300.0
 """A test that takes longer on a free machine hangs."""
 
 
 def mark(items: list[pytest.Item]) -> None:
-    """Give each test the marks of its lane and its group, and put the long groups first."""
-=======
-PROCESSES = {"yard", "node", "module_node", "quick", "engine", "database", "streams", "great_expectations"}
-"""Fixtures that start processes of ours, or servers for one test, or import for ten seconds."""
-
-
-def mark(items: list[pytest.Item]) -> None:
-    """Give each test the marks of its lane and its group, and controls theirs."""
->>>>>>> main
+    """Give each test the marks of its lane and its group, and controls theirs; put the long groups first."""
     for item in items:
         if is_control(item):
             item.add_marker("control")
@@ -55,7 +43,6 @@ def mark(items: list[pytest.Item]) -> None:
         stacks = [group for name, group in STACKS.items() if name in names]
         if "figure" in names:
             item.add_marker("quiet")
-<<<<<<< HEAD
         if stacks or item.get_closest_marker("stack"):
             _mark_stack(item, next(filter(None, stacks), ""))
         else:
@@ -83,13 +70,9 @@ def _turn(item: pytest.Item) -> tuple[int, bool]:
     group = item.get_closest_marker("xdist_group")
     name = group.args[0] if group else ""
     return (FIRST.index(name) if name in FIRST else len(FIRST)), "docker_stand" not in getattr(item, "fixturenames", ())
-=======
-        elif not names & PROCESSES and not item.get_closest_marker("slow"):
-            item.add_marker("fast")
 
 
 def is_control(item: pytest.Item) -> bool:
     """True if the list of promises names this test, or this case of it, as a control."""
     test, _, case = item.name.partition("[")
     return any(words in case for words in controls().get((item.location[0], test), ()))
->>>>>>> main
