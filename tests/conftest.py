@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.settings import ROOT
-from tests.kit import lanes, shared, spread
+from tests.kit import lanes, run_folder, shared, spread
 from tests.kit.quiet import figure
 from tests.kit.servers import corpora, free_port, servers, settings, wait_until
 from tests.kit.shared import bubblewrap_stack, containers, containers_alone, docker_stack, processes, processes_alone
@@ -42,12 +42,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Group
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the first process of the run
-        shared.begin_run()
+        run_folder.make()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        shared.end_run()
+        shared.abandon()
+        run_folder.remove()
 
 
 @pytest.hookimpl(wrapper=True)

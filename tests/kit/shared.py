@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 
+from tests.kit import run_folder
 from tests.kit.scale import patience
 from tests.kit.servers import free_port
 from tests.kit.stack import CANARY, Stack, docker_answers, write_playbooks
 
-RUN = "AIRLOCK_TEST_RUN"
-"""Variable with the folder of a test run; all its processes inherit it."""
 ENGINES = {"docker_stack": "docker", "bubblewrap_stack": "bubblewrap"}
 """Fixture -> the engine of its stack."""
 GONE_S = 15
@@ -39,7 +38,7 @@ class Shared:
     """
 
     def __init__(self, engine: str) -> None:
-        self.engine, self.folder = engine, Path(os.environ[RUN]) / engine
+        self.engine, self.folder = engine, run_folder.folder() / engine
         self.folder.mkdir(exist_ok=True)
 
     @contextmanager
@@ -118,18 +117,11 @@ def _leftovers(stack: Stack) -> str:
 # -- the ends of a run and of its tests, called by tests/conftest.py ------------------------------------------------------
 
 
-def begin_run() -> None:
-    """Make the folder of this test run; called in its first process only."""
-    os.environ[RUN] = tempfile.mkdtemp(prefix="airlock-run-")
-
-
-def end_run() -> None:
-    """Remove the folder of this test run, with stacks that are still up."""
-    folder = Path(os.environ[RUN])
+def abandon() -> None:
+    """Take down the stacks that are still up at the end of a run."""
     for engine in ENGINES.values():
-        if (folder / engine).exists():
+        if (run_folder.folder() / engine).exists():
             Shared(engine).abandon()
-    shutil.rmtree(folder)
 
 
 def leave(item: pytest.Item) -> None:

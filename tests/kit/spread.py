@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-from tests.kit.shared import RUN
+from tests.kit import run_folder
 
 FILE = "groups.json"
 
@@ -22,7 +21,7 @@ FILE = "groups.json"
 def tell(items: list[pytest.Item]) -> None:
     """Write down which group each test is in; every process of a run writes the same."""
     groups = {item.nodeid: str(mark.args[0]) for item in items if (mark := item.get_closest_marker("xdist_group"))}
-    path = Path(os.environ[RUN]) / f"{FILE}.{os.getpid()}"
+    path = run_folder.folder() / f"{FILE}.{os.getpid()}"
     path.write_text(json.dumps(groups))
     path.rename(path.with_name(FILE))
 
@@ -34,7 +33,7 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         if self.groups is None:
-            self.groups = json.loads((Path(os.environ[RUN]) / FILE).read_text())
+            self.groups = json.loads((run_folder.folder() / FILE).read_text())
         return self.groups.get(nodeid, nodeid)
 
     def _reschedule(self, node: WorkerController) -> None:
