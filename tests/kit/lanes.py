@@ -3,7 +3,7 @@
 * ``stack``: needs a running Airflow or a whole Airlock. Tests of one group share a process, in the order of their files.
 * ``quiet``: holds a wall-clock figure (fixture ``figure``); runs alone, at the end.
 * ``fast``: starts no process of ours and is not marked slow.
-* all others: side by side, each file in one process.
+* all others: side by side, each file in one process, or in one a sandbox engine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def mark(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xdist_group(group))
             continue
         if not held:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+            engine = getattr(item, "callspec", None) and item.callspec.params.get("engine")
+            item.add_marker(pytest.mark.xdist_group(f"{item.location[0]} {engine or ''}"))
         if "figure" in names:
             item.add_marker("quiet")
         elif not names & PROCESSES and not item.get_closest_marker("slow"):
