@@ -15,8 +15,9 @@ import pytest
 from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
 from tests.kit import quiet
+from tests.kit.promises import Named, promises
 
-BASE = {"errors", "clock", "settings", "faults"}
+BASE = {"errors", "clock", "settings", "faults", "lazy"}
 PURE = {"models", "rules"}
 # Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
 TOOLS = {"include.database.queries", "include.database.unit_of_work"}
@@ -27,6 +28,7 @@ PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and argumen
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
     "include.local.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
     "include.local.offline_model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
+    "include.sandbox.relay_start", "include.local.nursery",
     "include.worker.__main__", "include.local.bench.peer_dbos", "include.local.bench.peer_langgraph", "include.worker.run_pytest",
     *(f"include.flow.steps.{step}" for step in (*STEPS, "land", "report", "outcome")),  # goal_dag names them by its steps
 )  # fmt: skip
@@ -221,16 +223,23 @@ def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
             assert f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`" in rows[name.upper()], name
 
 
-def test_every_promise_names_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "promises.md").read_text()
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
-    assert len(named) > 10
-    missing = [
-        f"{path}::{test}"
-        for path, test in named
-        if not (ROOT / path).exists() or (f"def {test}(" not in (ROOT / path).read_text() and test)
-    ]
-    assert missing == []
+def test_every_promise_names_tests_and_controls_that_exist() -> None:
+    rows = promises()
+    assert len(rows) > 50 and [row.words for row in rows if not row.tests or not all(named.test for named in row.controls)] == []
+    assert [row.words for row in rows if not row.controls] == []
+    assert [f"{named.path}::{named.test}[{named.case}]" for row in rows for named in (*row.tests, *row.controls) if not exists(named)] == []
+
+
+def exists(named: Named) -> bool:
+    """The file is there, the function stands in it, and so do the words of its case."""
+    text = (ROOT / named.path).read_text() if (ROOT / named.path).exists() else ""
+    return bool(text) and (not named.test or f"def {named.test}(" in text) and named.case in text
+
+
+def test_the_pages_of_the_documentation_exist() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    assert len(links) > 5 and [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
 
 
 @cache

@@ -27,6 +27,10 @@ from include.messages.envelopes import make_body, open_envelope
 from include.messages.signatures import sign, verify
 from include.settings import Settings
 from tests.conftest import ROOT, free_port, wait_until
+from tests.kit.forked import Forked
+from tests.kit.scale import patience
+
+Child = subprocess.Popen[bytes] | Forked
 
 TASK = {"key": "parser", "title": "Parse", "prompt": "Write the parser.", "touches": ["src/**"]}
 PLAN = {"summary": "s", "tasks": [TASK]}
@@ -89,7 +93,7 @@ class Yard:
         self.folder = folder
         self.relay = redis.Redis.from_url(settings.valkey_url("relay"))
         self.broker_streams = redis.Redis.from_url(settings.valkey_url("broker"))
-        self.children: list[subprocess.Popen[bytes]] = []
+        self.children: list[Child] = []
         self.model_port = free_port()
         with transaction("owner") as connection:
             agents.seed(connection)
@@ -162,39 +166,43 @@ class Yard:
 
     # -- processes -------------------------------------------------------------------------------------------------------
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        number = len(self.children)
-        log = (self.folder / f"{number}.log").open("wb")
+    def start(self, *command: str, fresh: bool = False, **environment: str) -> Child:
+        """Start ``python *command`` with this environment: forked from a parent that has its imports, or ``fresh``, as an installation does."""
+        log = self.folder / f"{len(self.children)}.log"
         env = {**os.environ, "AIRLOCK_OFFLINE": "true", "AIRLOCK_OFFLINE_PORT": str(self.model_port), **environment}
-        child = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=log, stderr=log)
+        if fresh:
+            with log.open("wb") as file:
+                child: Child = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=file, stderr=file)
+        else:
+            log.touch()
+            child = Forked(command, env, log)
         self.children.append(child)
         return child
 
-    def model(self, playbook: dict[str, Any]) -> subprocess.Popen[bytes]:
+    def model(self, playbook: dict[str, Any]) -> Child:
         """An offline model that plays this playbook, up and listening."""
         file = self.folder / f"{secrets.token_hex(4)}.yaml"
         file.write_text(yaml.safe_dump({"goal_matches": ".", **playbook}))
         child = self.start("-m", "include.local.offline_model", "--port", str(self.model_port), "--playbooks", str(file))
         wait_until("the offline model listens", lambda: _listens(self.model_port) or child.poll() is not None, 30)
-        assert child.poll() is None, (self.folder / f"{self.children.index(child)}.log").read_text()
+        assert child.poll() is None, self.log(child)
         return child
 
-    def broker(self, agent: str = "jarvis", **environment: str) -> subprocess.Popen[bytes]:
+    def broker(self, agent: str = "jarvis", *, fresh: bool = False, **environment: str) -> Child:
         """A broker process, at work."""
-        child = self.start("-m", "include.broker", "--agent", agent, **environment)
-        log = self.folder / f"{self.children.index(child)}.log"
-        wait_until("the broker is at work", lambda: "is at work" in log.read_text() or child.poll() is not None, 40)
-        assert child.poll() is None, log.read_text()
+        child = self.start("-m", "include.broker", "--agent", agent, fresh=fresh, **environment)
+        wait_until("the broker is at work", lambda: "is at work" in self.log(child) or child.poll() is not None, 40)
+        assert child.poll() is None, self.log(child)
         return child
 
-    def log(self, child: subprocess.Popen[bytes]) -> str:
+    def log(self, child: Child) -> str:
         return (self.folder / f"{self.children.index(child)}.log").read_text()
 
     def close(self) -> None:
         for child in self.children:
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
-            child.wait(10)
+            child.wait(patience(10))
 
 
 def _listens(port: int) -> bool:

@@ -17,6 +17,7 @@ from include.errors import BudgetExceeded
 from tests.broker.test_broker_faults import PRICED, _settings
 from tests.broker.test_broker_money import INPUT, LIMITS, MAX_TOKENS, _call
 from tests.conftest import wait_until
+from tests.kit.scale import patience
 
 SUMS = """
 SELECT count(*) AS calls, count(*) FILTER (WHERE state IN ('reserved', 'sent')) AS open, count(*) FILTER (WHERE state = 'unknown') AS unknown,
@@ -49,7 +50,7 @@ def test_four_processes_two_of_them_killed_never_overspend(yard, limit: str, cap
         wait_until("it spends", lambda s=spender: "sent" in yard.log(s) or s.poll() is not None, 60)
         spender.send_signal(signal.SIGKILL)
     for spender in spenders:
-        spender.wait(120)
+        spender.wait(patience(120))
     before = yard.rows(SUMS)[0]
     ended = _run(yard, lambda c: recovery.recover(c, "jarvis", "jarvis/alive"))
     sums = _balanced(yard)

@@ -14,8 +14,9 @@ from include.broker import inbox
 from include.clock import now
 from include.messages import models
 from include.messages.streams import Entry, Streams
+from tests.kit.scale import count
 
-ATTEMPTS, KEYS = 20, 10_000
+ATTEMPTS, KEYS = 20, count(1_000, 10_000)
 CONSUMERS = 4
 
 
@@ -35,6 +36,7 @@ def _deliveries(workers) -> list[Entry]:  # type: ignore[no-untyped-def]
     return entries
 
 
+@pytest.mark.sized
 def test_as_many_effects_as_keys(yard, capsys) -> None:  # type: ignore[no-untyped-def]
     """Seed defects D2 and D3 (R4): four consumers at once, each on its own connection, get every message in any order and number."""
     run = yard.goal_run()

@@ -21,6 +21,7 @@ from include.messages.streams import Entry
 from include.settings import Settings
 from tests.broker.test_broker_attempt import yard_request
 from tests.conftest import free_port, wait_until
+from tests.kit.scale import count, patience
 
 KEY = "sk-ant-canary-0123456789"
 DONE = {"text": "done"}
@@ -50,7 +51,7 @@ def _settings(yard, **values: Any) -> Settings:  # type: ignore[no-untyped-def]
     """As with a real key, but the endpoint is the offline model."""
     yard.settings.keys_dir.mkdir(exist_ok=True)
     (yard.settings.keys_dir / "jarvis.key").write_text(KEY + "\n")
-    base = {"anthropic_base_url": f"http://127.0.0.1:{yard.model_port}", "model_attempts": 3, "model_timeout_s": 2}
+    base = {"anthropic_base_url": f"http://127.0.0.1:{yard.model_port}", "model_attempts": 3, "model_timeout_s": round(patience(10))}
     return yard.settings.model_copy(update=base | values)  # type: ignore[no-any-return]
 
 
@@ -77,7 +78,8 @@ def test_every_fault_has_its_kind(yard) -> None:  # type: ignore[no-untyped-def]
 
 def test_a_timeout_is_never_tried_again_and_a_slow_answer_within_it_is_fine(yard) -> None:  # type: ignore[no-untyped-def]
     yard.model({"tasks": {"slow": [[{**DONE, "delay_s": 1}]], "stuck": [[{**DONE, "delay_s": 30}]]}})
-    slow, stuck = _create(_settings(yard), _body("slow"), _body("stuck"))
+    (slow,) = _create(_settings(yard), _body("slow"))
+    (stuck,) = _create(_settings(yard, model_timeout_s=2), _body("stuck"))
     assert slow.reply is not None and slow.reply.text == "done"
     assert stuck.failure is not None and (stuck.failure.kind, stuck.attempts, stuck.maybe_billed) == ("timeout", 1, True)
 
@@ -109,16 +111,16 @@ def test_unknown_addresses_counting_and_streams_by_the_sdk(yard) -> None:  # typ
 PRICED = {"AIRLOCK_OFFLINE": "false", "AIRLOCK_MODEL_ATTEMPTS": "2"}
 
 
-def _priced_broker(yard, **more: str):  # type: ignore[no-untyped-def]
+def _priced_broker(yard, *, fresh: bool = False, **more: str):  # type: ignore[no-untyped-def]
     _settings(yard)
-    return yard.broker(AIRLOCK_ANTHROPIC_BASE_URL=f"http://127.0.0.1:{yard.model_port}", **{**PRICED, **more})
+    return yard.broker(fresh=fresh, AIRLOCK_ANTHROPIC_BASE_URL=f"http://127.0.0.1:{yard.model_port}", **{**PRICED, **more})
 
 
 def test_worker_and_step_are_told_and_nothing_is_charged_for_a_refusal(yard) -> None:  # type: ignore[no-untyped-def]
     yard.model(
         {"tasks": {"parser": [[{**DONE, "fault": {"status": 401}}]]}, "plans": [{**DONE, "fault": {"status": 529, "retry_after": 0}}]}
     )
-    broker = _priced_broker(yard)
+    broker = _priced_broker(yard, fresh=True)  # its environment is looked at
     worker = yard.attempt()
     worker.wait_for("task.assign")
     error = worker.ask(models.LlmRequest(turn=1, results=[])).error
@@ -143,14 +145,18 @@ def test_a_budget_stops_the_worker_before_the_call(yard) -> None:  # type: ignor
 
 
 def test_kill_9_in_the_middle_of_a_call(yard) -> None:  # type: ignore[no-untyped-def]
-    model = yard.model({"tasks": {"parser": [[{**DONE, "delay_s": 4}]]}})
+    model = yard.model({"tasks": {"parser": [[{**DONE, "delay_s": 600}]]}})
     broker = _priced_broker(yard)
     worker = yard.attempt()
     worker.wait_for("task.assign")
     asked = worker.tell(models.LlmRequest(turn=1, results=[]))
     wait_until("the call is sent", lambda: yard.rows("SELECT id FROM model_calls WHERE state = 'sent'"), 60)
     broker.send_signal(signal.SIGKILL)
-    broker.wait(10)
+    broker.wait(patience(10))
+    assert model.poll() is None  # it was the broker alone that died
+    model.kill()
+    model.wait(patience(10))
+    yard.model({"tasks": {"parser": [[DONE]]}})  # what is asked next is answered at once
     _priced_broker(yard)
     error = worker.reply_to(asked).payload.error
     assert error.kind == "lost"
@@ -158,21 +164,39 @@ def test_kill_9_in_the_middle_of_a_call(yard) -> None:  # type: ignore[no-untype
     assert call["state"] == "unknown" and call["cost_micro"] == call["reserved_micro"] > 0
     assert yard.rows("SELECT reserved_micro, spent_micro FROM leases") == [{"reserved_micro": 0, "spent_micro": call["cost_micro"]}]
     again = worker.ask(models.LlmRequest(turn=1, results=[]))
-    assert again.content == [{"type": "text", "text": "done"}] and model.poll() is None
+    assert again.content == [{"type": "text", "text": "done"}]
     assert [row["state"] for row in yard.rows("SELECT state FROM model_calls ORDER BY reserved_at")] == ["unknown", "settled"]
 
 
 def test_a_living_replica_is_not_taken_for_dead(yard) -> None:  # type: ignore[no-untyped-def]
     # Control of the test above: a second broker starts while the first one's call is under way, and leaves it alone.
-    yard.model({"tasks": {"parser": [[{**DONE, "delay_s": 8}]]}})
-    _priced_broker(yard, AIRLOCK_MODEL_TIMEOUT_S="60")
-    worker = yard.attempt()
+    yard.model({"tasks": {"parser": [[{**DONE, "delay_s": 5}]]}})
+    first = _priced_broker(yard)
+    worker, other = yard.attempt(), yard.attempt()
     worker.wait_for("task.assign")
     asked = worker.tell(models.LlmRequest(turn=1, results=[]))
     wait_until("the call is sent", lambda: yard.rows("SELECT id FROM model_calls WHERE state = 'sent'"), 60)
-    _priced_broker(yard, AIRLOCK_MODEL_TIMEOUT_S="60")
+    first.send_signal(signal.SIGSTOP)  # alive, and at nothing until the second one has looked
+    asyncio.run(_reserve(yard, _call_of(other, "x"), "jarvis/dead"))
+    _priced_broker(yard)
+    wait_until("a dead one's call is ended", lambda: yard.rows("SELECT id FROM model_calls WHERE state = 'released'"), 60)
+    assert len(yard.rows("SELECT id FROM model_calls WHERE state = 'sent'")) == 1
+    first.send_signal(signal.SIGCONT)
     assert worker.reply_to(asked).payload.error is None
-    assert [row["state"] for row in yard.rows("SELECT state FROM model_calls")] == ["settled"]
+    assert sorted(row["state"] for row in yard.rows("SELECT state FROM model_calls")) == ["released", "settled"]
+
+
+def _call_of(worker: Any, key: str) -> Call:
+    return Call(request=f"{worker.task_run}/1/{key}", agent="jarvis", goal_run=worker.task_run.rsplit("-", 1)[0], task_run=worker.task_run,
+                epoch=1, lease=worker.lease, purpose="work", model="claude-sonnet-5-5", address="a", body={}, max_tokens=10)  # fmt: skip
+
+
+async def _reserve(yard, call: Call, owner: str, *before: Entry) -> None:  # type: ignore[no-untyped-def]
+    """Take these messages in, and reserve for the call in the name of this owner."""
+    async with await psycopg.AsyncConnection.connect(yard.settings.dsn("broker"), row_factory=dict_row) as connection:
+        if before:
+            await inbox.take(connection, "jarvis", list(before), now())
+        assert await money.reserve(connection, call, 10, owner, False)
 
 
 def test_what_a_dead_broker_reserved_and_did_not_send_is_made_anew(yard) -> None:  # type: ignore[no-untyped-def]
@@ -180,28 +204,36 @@ def test_what_a_dead_broker_reserved_and_did_not_send_is_made_anew(yard) -> None
     worker = yard.attempt()
     yard.rows('INSERT INTO transcripts VALUES (%s, 1, 1, \'user\', \'[{"type": "text", "text": "Goal: x"}]\')', worker.task_run)
     id_, body, signature = worker.make(models.LlmRequest(turn=1, results=[]), key="k")
-    call = Call(request=f"{worker.task_run}/1/k", agent="jarvis", goal_run=worker.task_run.rsplit("-", 1)[0], task_run=worker.task_run, epoch=1,
-                lease=worker.lease, purpose="work", model="claude-sonnet-5-5", address="a", body={}, max_tokens=10)  # fmt: skip
-
-    async def half_done() -> None:
-        async with await psycopg.AsyncConnection.connect(yard.settings.dsn("broker"), row_factory=dict_row) as connection:
-            await inbox.take(connection, "jarvis", [Entry(worker.task_run, "1-1", body, signature)], now())
-            assert await money.reserve(connection, call, 10, "jarvis/dead", False)
-
-    asyncio.run(half_done())
+    asyncio.run(_reserve(yard, _call_of(worker, "k"), "jarvis/dead", Entry(worker.task_run, "1-1", body, signature)))
     _priced_broker(yard)
     assert worker.reply_to(id_).payload.content == [{"type": "text", "text": "done"}]
     assert sorted(row["state"] for row in yard.rows("SELECT state FROM model_calls")) == ["released", "settled"]
     assert yard.one("SELECT reserved_micro FROM leases") == 0
 
 
+LONG_CALL_S = count(11, 61)
+"""Every day: longer than every other time limit of a broker, which are at most 10 s (streams, counting tokens)."""
+
+
 @pytest.mark.slow
+@pytest.mark.sized
 def test_a_model_call_of_61_seconds_succeeds(yard) -> None:  # type: ignore[no-untyped-def]
     # Seed defect D6: there, the 60 s timeout of a question also cut model calls.
-    yard.model({"tasks": {"parser": [[{**DONE, "delay_s": 61}]]}})
+    yard.model({"tasks": {"parser": [[{**DONE, "delay_s": LONG_CALL_S}]]}})
     yard.broker()
     worker = yard.attempt()
     worker.wait_for("task.assign")
     begun = time.monotonic()
     assert worker.ask(models.LlmRequest(turn=1, results=[]), 90).content == [{"type": "text", "text": "done"}]
-    assert time.monotonic() - begun > 60
+    assert time.monotonic() - begun > LONG_CALL_S - 1
+
+
+@pytest.mark.slow
+@pytest.mark.sized
+def test_control_a_limit_below_its_length_cuts_the_call(yard) -> None:  # type: ignore[no-untyped-def]
+    yard.model({"tasks": {"parser": [[{**DONE, "delay_s": LONG_CALL_S}]]}})
+    yard.broker(AIRLOCK_MODEL_TIMEOUT_S=str(LONG_CALL_S // 10))
+    worker = yard.attempt()
+    worker.wait_for("task.assign")
+    error = worker.ask(models.LlmRequest(turn=1, results=[]), 90).error
+    assert error.message.startswith("timeout: ")

@@ -30,6 +30,7 @@ from include.tasks import service as tasks
 from include.tasks import watching
 from include.tasks.models import Failure
 from tests.conftest import wait_until
+from tests.kit.scale import patience
 
 OWNER = "jarvis/1"
 LATER = {"goal_runs": ("task_runs", "attempts", "leases"), "task_runs": ("attempts", "leases")}
@@ -146,7 +147,7 @@ def at_work(work: Work) -> Iterator[threading.Thread]:
     try:
         yield thread
     finally:
-        thread.join(20)
+        thread.join(patience(20))
     assert not thread.is_alive() and not problems, problems
 
 

@@ -18,8 +18,11 @@ import psycopg
 import pytest
 
 from include.flow import watch
+from include.flow.steps import lease
+from include.flow.steps.lease import LeaseTrigger
 from include.settings import Settings
 from tests.conftest import ROOT, free_port, wait_until
+from tests.leases.rest import airflow_that_says
 from tests.leases.world import World, run, until, with_settings
 
 STARTS_S = 90
@@ -177,18 +180,25 @@ def in_another_loop(do: Any) -> threading.Thread:
     return thread
 
 
+async def killed(trigger: LeaseTrigger) -> None:
+    """The trigger watches, and then Airflow takes it away and calls its kill."""
+    task = asyncio.create_task(run(trigger))
+    await until("it watches", lambda: trigger._epoch == 1)
+    await stopped(task)
+    await trigger.on_kill()
+
+
+def step(trigger: LeaseTrigger, state: str, **other: Any) -> dict[str, Any]:
+    return {"id": str(trigger._ti().id), "state": state, "max_tries": 10, **other}
+
+
+ADMIT = {"id": "a", "state": "success", "max_tries": 10}
+
+
 def test_a_kill_asks_for_a_revoke_but_not_when_another_triggerer_watches(mine: Settings) -> None:
     world = World(mine, 2)
     world.do("UPDATE leases SET heartbeat_at = now() + interval '1 h'")
-
-    async def killed(key: str) -> None:
-        trigger = world.trigger(key)
-        task = asyncio.create_task(run(trigger))
-        await until("it watches", lambda: trigger._epoch == 1)
-        await stopped(task)
-        await trigger.on_kill()
-
-    over = threading.Event()
+    mine_, marked, over = world.trigger("t1"), world.trigger("t2"), threading.Event()
 
     async def another() -> None:
         task = asyncio.create_task(run(world.trigger("t1")))
@@ -198,13 +208,42 @@ def test_a_kill_asks_for_a_revoke_but_not_when_another_triggerer_watches(mine: S
 
     thread = in_another_loop(another)
     wait_until("the other watches", lambda: world.lease()["ti_id"] != "admit")
-    asyncio.run(killed("t1"))
-    assert world.lease("t1")["revoked_at"] is None
-    over.set()
-    thread.join()
-    asyncio.run(killed("t2"))  # control: nobody else watches this one
+    with airflow_that_says(mine.api_port, {"t1.lease": step(mine_, "deferred"), "t2.lease": step(marked, "failed")}):
+        asyncio.run(killed(mine_))
+        assert world.lease("t1")["revoked_at"] is None
+        over.set()
+        thread.join()
+        asyncio.run(killed(marked))  # control: a person marked this one
     assert world.lease("t2")["revoked_at"] is not None
     assert world.one("SELECT state FROM task_runs WHERE key = 't2'") == "CANCELLED"
+
+
+def test_a_kill_while_airflow_is_too_busy_to_say_why_revokes_nothing(mine: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers at Airflow's port, and nobody else watches: a load may not look like a person."""
+    monkeypatch.setattr(lease, "TOLD_S", 2.0)
+    world = World(mine, 1)
+    asyncio.run(killed(world.trigger("t1")))
+    assert world.lease("t1")["revoked_at"] is None and world.one("SELECT state FROM task_runs") == "EXECUTING"
+
+
+@pytest.mark.parametrize("case", ["cleared with admit", "cleared alone", "tried again by Airflow", "cleared by the door"])
+def test_a_kill_after_a_clear_revokes_only_what_a_person_cleared_with_its_admit(mine: Settings, case: str) -> None:
+    world = World(mine, 1)
+    world.do("UPDATE attempts SET admit_tries = 10")
+    trigger = world.trigger("t1")
+    admit = {
+        "cleared with admit": {"id": "b", "state": None, "max_tries": 11},
+        "cleared alone": ADMIT,
+        "tried again by Airflow": {"id": "b", "state": "up_for_retry", "max_tries": 10},
+        "cleared by the door": {"id": "b", "state": "deferred", "max_tries": 11},
+    }[case]
+    if case == "cleared by the door":
+        world.do("INSERT INTO reworks (id, task_run, epoch, ti_id, steps, reason, feedback)"
+                 " VALUES (gen_random_uuid(), 'g1-t1', 1, 'x', '{admit,start,lease}', '', '')")  # fmt: skip
+    with airflow_that_says(mine.api_port, {"t1.lease": step(trigger, "scheduled", id="another"), "t1.admit": admit}):
+        asyncio.run(killed(trigger))
+    assert (world.lease()["revoke_reason"] == "its steps were cleared in Airflow") is (case == "cleared with admit")
+    assert world.one("SELECT state FROM task_runs") == "EXECUTING"
 
 
 def test_a_kill_of_an_older_task_instance_revokes_nothing(mine: Settings) -> None:
@@ -219,7 +258,10 @@ def test_a_kill_of_an_older_task_instance_revokes_nothing(mine: Settings) -> Non
         new = world.trigger("t1", "2")
         task = asyncio.create_task(run(new))
         await until("the new one owns it", lambda: world.lease()["ti_id"] == new.task_instance.id)  # type: ignore[union-attr]
-        await old.on_kill()
+        with airflow_that_says(mine.api_port, {"t1.lease": step(new, "deferred"), "t1.admit": ADMIT}):
+            await old.on_kill()
+        with airflow_that_says(mine.api_port, {"t1.lease": step(old, "failed")}):  # it was marked before it was cleared
+            await old.on_kill()
         assert world.lease()["revoked_at"] is None
         await stopped(task)
 

@@ -7,16 +7,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from include.errors import BadInput
 from include.gate import rules, verifier
-from include.gate.gatekeeper import SUITES, Answer, Gatekeeper, Question
 from include.gate.models import TestReport
 from include.repository.models import FileChange
+from include.settings import ROOT
 
+if TYPE_CHECKING:
+    from include.gate.gatekeeper import Answer, Gatekeeper
+
+SUITES = ROOT / "include" / "gate" / "suites"
 BASE = {"t.py::one": "passed", "t.py::two[a]": "passed", "t.py::known": "failed", "t.py::later": "skipped"}
 HONEST: dict[str, Any] = {"tests": {**BASE, "t.py::new": "passed"}, "exit_code": 1, "duration_ms": 5, "problem": None, "output": "1 failed"}
 CHANGE = FileChange(path="src/a.py", action="modified", additions=1, deletions=1, patch="")
@@ -24,8 +29,9 @@ NOT_READ = TestReport(tests={}, exit_code=None, duration_ms=0, problem="the repo
 
 
 @pytest.fixture(scope="module")
-def gatekeeper() -> Gatekeeper:
-    return Gatekeeper()
+def gatekeeper(great_expectations: ModuleType) -> Gatekeeper:
+    assert great_expectations.SUITES == SUITES
+    return great_expectations.Gatekeeper()  # type: ignore[no-any-return]
 
 
 def facts(report: TestReport, **given: Any) -> dict[str, Any]:
@@ -34,6 +40,8 @@ def facts(report: TestReport, **given: Any) -> dict[str, Any]:
 
 
 def judge(gatekeeper: Gatekeeper, row: Any, suite: str = "change") -> Answer:
+    from include.gate.gatekeeper import Question
+
     return gatekeeper.judge([Question("v", suite, row)])[0]
 
 
@@ -84,6 +92,8 @@ def test_honest_work_is_green_in_every_suite(gatekeeper: Gatekeeper) -> None:
 
 
 def test_every_fake_is_red_alone_and_in_one_batch(gatekeeper: Gatekeeper) -> None:
+    from include.gate.gatekeeper import Question
+
     honest = facts(TestReport(**HONEST))
     batch = [Question(name, "change", row) for name, (row, _) in FAKES.items()] + [Question("honest", "change", honest)]
     answers = {answer.id: answer for answer in gatekeeper.judge(batch)}
@@ -94,12 +104,14 @@ def test_every_fake_is_red_alone_and_in_one_batch(gatekeeper: Gatekeeper) -> Non
 
 
 @pytest.mark.parametrize("guard", ["ran", "exit_agrees", "new_failures", "gone_tests", "files_changed", "outside_touches", "cost"])
-def test_control_without_its_guard_the_fake_is_green(gatekeeper: Gatekeeper, tmp_path: Path, guard: str) -> None:
+def test_control_without_its_guard_the_fake_is_green(
+    great_expectations: ModuleType, gatekeeper: Gatekeeper, tmp_path: Path, guard: str
+) -> None:
     name, row = next((name, row) for name, (row, guards) in FAKES.items() if guards == {guard})
     suite = json.loads((SUITES / "change.json").read_text())
     suite["expectations"] = [each for each in suite["expectations"] if each["id"] != guard]
     (tmp_path / "change.json").write_text(json.dumps(suite))
-    assert judge(Gatekeeper(tmp_path), row).green, name
+    assert judge(great_expectations.Gatekeeper(tmp_path), row).green, name
     assert not judge(gatekeeper, row).green
 
 
@@ -148,7 +160,7 @@ def test_facts_that_are_no_facts_are_red(gatekeeper: Gatekeeper, row: Any) -> No
     assert judge(gatekeeper, row).green is False
 
 
-def test_an_expectation_that_raises_is_red_for_all(tmp_path: Path) -> None:
+def test_an_expectation_that_raises_is_red_for_all(great_expectations: ModuleType, tmp_path: Path) -> None:
     suite = json.loads((SUITES / "change.json").read_text())
     suite["expectations"].append(
         {
@@ -160,13 +172,14 @@ def test_an_expectation_that_raises_is_red_for_all(tmp_path: Path) -> None:
         }
     )
     (tmp_path / "change.json").write_text(json.dumps(suite))
-    answers = Gatekeeper(tmp_path).judge([Question(name, "change", facts(TestReport(**HONEST))) for name in "ab"])
+    questions = [great_expectations.Question(name, "change", facts(TestReport(**HONEST))) for name in "ab"]
+    answers = great_expectations.Gatekeeper(tmp_path).judge(questions)
     assert [answer.green for answer in answers] == [False, False]
 
 
-def test_a_gate_that_fails_inside_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gate_that_fails_inside_is_red(great_expectations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(SUITES / "change.json", tmp_path)
-    broken = Gatekeeper(tmp_path)
+    broken = great_expectations.Gatekeeper(tmp_path)
     monkeypatch.setattr("include.gate.gatekeeper.pd.DataFrame", lambda *_: 1 / 0)
     answer = judge(broken, facts(TestReport(**HONEST)))
     assert not answer.green and "ZeroDivisionError" in answer.findings[0].message
@@ -181,7 +194,7 @@ def test_an_empty_frame_is_not_green(gatekeeper: Gatekeeper) -> None:
     assert failing == ["rows"]  # the trap: without this guard an empty frame is green
 
 
-def test_a_suite_with_a_defect_does_not_load(tmp_path: Path) -> None:
+def test_a_suite_with_a_defect_does_not_load(great_expectations: ModuleType, tmp_path: Path) -> None:
     for text in (
         "",
         "{}",
@@ -189,4 +202,4 @@ def test_a_suite_with_a_defect_does_not_load(tmp_path: Path) -> None:
     ):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ValueError, match=r"x\.json"):
-            Gatekeeper(tmp_path)
+            great_expectations.Gatekeeper(tmp_path)

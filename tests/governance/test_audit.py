@@ -22,8 +22,9 @@ from include.policy import service as policy
 from include.policy.models import AdmissionRequest
 from include.settings import Settings
 from tests.conftest import ROOT
+from tests.kit.scale import count, patience
 
-ENTRIES = 1_000
+ENTRIES = count(100, 1_000)
 NASTY = ["", "ü 7 x", "line\nbreak", "12 34 56", "\U0001f512", 'quote" \\ {}', "a" * 500]
 
 
@@ -94,6 +95,7 @@ def _both_ends_only(links: list[Link], head: str) -> bool:
     return rules.link_hash(first) == first.hash and first.previous == rules.NOTHING and rules.link_hash(last) == last.hash == head
 
 
+@pytest.mark.sized
 def test_every_forgery_of_every_entry_is_found(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     chain = _fill(ENTRIES)
     assert (chain.whole, chain.entries) == (True, ENTRIES)
@@ -105,7 +107,7 @@ def test_every_forgery_of_every_entry_is_found(settings: Settings, capsys: pytes
             forged = forge(links, at)
             found += not rules.walk(forged, chain.head).whole
             missed_by_both_ends += _both_ends_only(forged, chain.head)
-            if name in NEED_THE_HEAD and at % 50 == 0:
+            if name in NEED_THE_HEAD and at % (ENTRIES // 20) == 0:
                 without_head += not rules.walk(forged).whole
         told.append(f"{name}: {found} of {ENTRIES} (both ends only: {ENTRIES - missed_by_both_ends})")
         assert found == ENTRIES and without_head == 0
@@ -157,8 +159,9 @@ def test_a_head_of_before_is_still_there_after_more(settings: Settings) -> None:
     assert [row["position"] for row in newest] == [20, 19, 18] and newest[0]["hash"] == second.head
 
 
+@pytest.mark.sized
 def test_eight_writers_at_once_and_the_chain_is_whole(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    writers, each = 8, 100
+    writers, each = 8, count(50, 100)
     errors: list[Exception] = []
 
     def write(number: int) -> None:
@@ -195,7 +198,7 @@ def test_an_entry_that_is_not_committed_holds_nobody_up(settings: Settings) -> N
     with psycopg.connect(settings.dsn("airflow"), row_factory=dict_row) as slow:
         service.record(slow, "slow", "goal.cancelled", "g1")
         with transaction("cli") as connection:
-            connection.execute("SET LOCAL statement_timeout = '2s'")
+            connection.execute(f"SET LOCAL statement_timeout = '{patience(2):.0f}s'")
             service.record(connection, "fast", "goal.cancelled", "g2")
     with transaction("cli") as connection:
         assert [row["actor"] for row in service.newest(connection, 9)] == ["slow", "fast"]

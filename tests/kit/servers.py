@@ -19,7 +19,6 @@ import pytest
 import redis
 
 from include import settings as settings_module
-from include.database.migrate import create_roles_and_databases, migrate
 from include.local import postgres, valkey
 from include.settings import ROOT, Settings
 from tests.kit.scale import patience
@@ -44,6 +43,8 @@ def wait_until(what: str, check, seconds: float = 20.0):  # type: ignore[no-unty
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Settings]:
     """A home folder with PostgreSQL and Valkey running; the environment points to it."""
+    from include.database.migrate import create_roles_and_databases, migrate  # alembic: a second of CPU, also where no test runs
+
     home = Path(tempfile.mkdtemp(prefix="airlock-test-"))
     password = secrets.token_hex(12)
     stored = {

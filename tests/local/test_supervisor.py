@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from include.errors import Unavailable
 from include.local import control, leftovers, runtime
 from include.local.processes import Process
 from include.local.supervisor import Supervisor, child_environment
@@ -141,6 +142,41 @@ def test_a_second_supervisor_finds_the_first(home: Path) -> None:
     said: list[str] = []
     control.up(home, said.append)
     assert said[0] == "Airlock is already up."
+
+
+BURN = "import sys, time; from pathlib import Path; end = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass\n" \
+       "Path(sys.argv[2]).touch(); time.sleep(300)"  # fmt: skip
+
+
+def slow(home: Path, seconds: float) -> dict[str, object]:
+    """A process that needs the processor for so long before it is ready."""
+    command = [sys.executable, "-c", BURN, str(seconds), str(home / "marks" / "open")]
+    return {"name": "slow", "command": command, "ready": "open"}
+
+
+def test_up_waits_longer_than_its_patience_for_what_gets_on(home: Path) -> None:
+    start(home, slow(home, 9), {"name": "after", "command": SLEEP, "needs": ["slow"]})
+    wait_for(home, "slow", "starting")
+    said: list[str] = []
+    control._wait(home, said.append, 3, None)
+    assert "  slow is up" in said and said[-1].startswith("All is up after")
+    assert control.state(home)["state"] == "ready"
+
+
+def test_control_up_gives_up_where_nothing_moves(home: Path) -> None:
+    start(home, {"name": "hung", "command": SLEEP, "ready": "never"})
+    wait_for(home, "hung", "starting")
+    with pytest.raises(Unavailable, match=r"^Nothing has moved for 3 s: hung\. Look at `./airlock logs hung`"):
+        control._wait(home, print, 3, None)
+
+
+def test_up_waits_for_what_gets_on_but_not_for_ever(home: Path) -> None:
+    start(home, slow(home, 300))
+    wait_for(home, "slow", "starting")
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"^Not all is up after \d+ s: slow\."):
+        control._wait(home, print, 1.5, None)
+    assert time.monotonic() - began > 14
 
 
 def test_leftovers_spare_strangers(home: Path) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from include.clock import new_id
 from include.database.unit_of_work import transaction
-from include.flow.steps import base, merge, verify
-from include.flow.steps.base import Step
-from include.flow.steps.merge import MergeStep
-from include.flow.steps.verify import VerifyStep
 from include.tasks import service as tasks
 from include.tasks.models import Failure
 from tests.merge.world import RUN, World
+
+if TYPE_CHECKING:
+    from include.flow.steps.base import Step
 
 
 @pytest.fixture
 def moved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Two tasks were verified on the same base, and the first has merged. No door is there, as when it dies with the step."""
+    from include.flow.steps import base, merge, verify  # Airflow: seconds of CPU, also where no test of these runs
+
     monkeypatch.setattr(base, "DOOR_PATIENCE_S", 0.1)
     for step in (merge, verify):
         monkeypatch.setattr(step, "settings", lambda: world.settings)
@@ -31,8 +31,22 @@ def moved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def merge_step() -> Step:
+    from include.flow.steps.merge import MergeStep
+
+    return MergeStep(task_id="merge", task_key="b")
+
+
+def verify_step() -> Step:
+    from include.flow.steps.verify import VerifyStep
+
+    return VerifyStep(task_id="verify", task_key="b")
+
+
 def next_try(step: Step) -> tuple[str, dict[str, Any]]:
     """Run a step as a new try; returns its task-instance id and what its trigger will ask the door."""
+    from airflow.sdk.exceptions import TaskDeferred
+
     ti = SimpleNamespace(dag_id="g", id=new_id())
     with pytest.raises(TaskDeferred) as deferred:
         step.advance({"ti": ti, "run_id": "r"})
@@ -48,7 +62,7 @@ def asked(world: World, said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_merge_that_found_the_branch_moved(moved: World) -> None:
-    first, second = (asked(moved, next_try(MergeStep(task_id="merge", task_key="b"))) for _ in range(2))
+    first, second = (asked(moved, next_try(merge_step())) for _ in range(2))
     assert first["steps"] == second["steps"] == ["verify", "merge"] and first["ti_id"] != second["ti_id"]
     assert moved.row("SELECT state FROM task_runs WHERE key = 'b'")["state"] == "VERIFYING"
 
@@ -56,18 +70,20 @@ def test_merge_that_found_the_branch_moved(moved: World) -> None:
 def test_verify_that_gave_the_attempt_up(moved: World) -> None:
     with transaction("airflow") as connection:
         tasks.fail_attempt(connection, moved.settings, f"{RUN}-b", 1, "ti", Failure.RED, "The tests fail.")
-    assert "admit" in asked(moved, next_try(VerifyStep(task_id="verify", task_key="b")))["steps"]
+    assert "admit" in asked(moved, next_try(verify_step()))["steps"]
     assert moved.row("SELECT state, epoch FROM task_runs WHERE key = 'b'") == {"state": "PENDING_RETRY", "epoch": 1}
 
 
 @pytest.mark.parametrize("how", ["carried out", "control: nobody looks"])
 def test_without_an_open_decision_it_fails(moved: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """As before: a merge that a person cleared alone has no green verdict, and says so."""
-    next_try(MergeStep(task_id="merge", task_key="b"))
+    from airflow.sdk.exceptions import AirflowFailException
+
+    next_try(merge_step())
     if how == "carried out":
         with transaction("owner") as connection:
             connection.execute("UPDATE reworks SET cleared_at = now()")
     else:
         monkeypatch.setattr(tasks, "undone", lambda *_: None)
     with pytest.raises(AirflowFailException, match="VERIFYING"):
-        next_try(MergeStep(task_id="merge", task_key="b"))
+        next_try(merge_step())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from include.merge import landing
 from include.merge.models import Landed, Landing, LandingConflict
 from include.repository import git, killed_push, person, trees
 from include.repository.killed_push import Left
+from tests.conftest import wait_until
+from tests.kit.scale import limit
 from tests.merge.world import GREEN, RUN, World
 from tests.repository.people import Repo
 
@@ -135,6 +136,18 @@ def test_killed_after_the_push_is_recognised(merged: World) -> None:
     assert merged.person.git("log", "--first-parent", "--merges", "--format=%H", "main").split() == [prepared.candidate.commit]
 
 
+@pytest.fixture(autouse=True)
+def still_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock counts as left behind after half a second, where the product waits for three."""
+    monkeypatch.setattr(killed_push, "STILL_S", limit(0.5))
+
+
+@pytest.fixture
+def in_vain_shortly(still_soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for in vain is waited for shortly, where the product waits for ten seconds."""
+    monkeypatch.setattr(killed_push, "PATIENCE_S", killed_push.STILL_S + limit(1))
+
+
 def _killed_push(merged: World, where: str) -> Landing:
     """Land once, with git killed after the work tree came forward and before the branch did, or in the middle of the work tree."""
     person = merged.person.path
@@ -184,6 +197,7 @@ def test_a_push_killed_in_the_middle_is_undone_and_made_again(merged: World, whe
 
 
 @pytest.mark.parametrize("where", ["in the work tree", "while the branch moved"])
+@pytest.mark.usefixtures("in_vain_shortly")
 def test_control_a_killed_push_that_was_not_written_down_stays(merged: World, where: str) -> None:
     prepared = _killed_push(merged, where)
     (merged.mirror / "airlock-push").unlink()
@@ -198,9 +212,12 @@ def test_control_a_killed_push_that_was_not_written_down_stays(merged: World, wh
 
 @pytest.mark.parametrize("written_down", [True, False], ids=["", "control: not written down"])
 @pytest.mark.parametrize("where", LEFT)
-def test_whoever_lands_next_undoes_the_killed_push_of_another(merged: World, where: str, written_down: bool) -> None:
+def test_whoever_lands_next_undoes_the_killed_push_of_another(
+    merged: World, request: pytest.FixtureRequest, where: str, written_down: bool
+) -> None:
     _killed_push(merged, where)
     if not written_down:
+        request.getfixturevalue("in_vain_shortly")
         (merged.mirror / "airlock-push").unlink()
     tree = f"{merged.base}^{{tree}}"
     other = git.text(["commit-tree", tree, "-p", merged.base, "-m", "Another goal"], merged.mirror, environment=git.IDENTITY)
@@ -212,17 +229,15 @@ def test_whoever_lands_next_undoes_the_killed_push_of_another(merged: World, whe
 def test_the_lock_of_a_person_at_work_stays(merged: World, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
     """A commit that waits for its editor, begun after a push of ours was killed."""
     _killed_push(merged, "while the branch moved")
-    monkeypatch.setattr(killed_push, "PATIENCE_S", killed_push.STILL_S + 2)
-    if not seen:
+    if seen:
+        monkeypatch.setattr(killed_push, "PATIENCE_S", killed_push.STILL_S + limit(1))  # it is waited for in vain
+    else:
         monkeypatch.setattr(killed_push, "_git_at_work", lambda _: False)
     (merged.person.path / "a.py").write_text("MINE = 1\n")
     lock = merged.person.path / ".git/index.lock"
     writing = subprocess.Popen(["git", "-c", "core.editor=sleep 60 #", "commit", "-a"], cwd=merged.person.path, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(100):
-            if lock.exists():
-                break
-            time.sleep(0.05)
+        wait_until("its editor is open", lock.exists)
         with killed_push.alone(merged.mirror):
             left = killed_push.undo(merged.mirror)
         assert (left is Left.LOCKED) == lock.exists() == seen

@@ -58,7 +58,7 @@ class Node:
         wait_until(f"the warden serves\n{self.log('warden')}", self.serves, 60)
 
     def start_relay(self) -> None:
-        self.spawn("include.sandbox.relay")
+        self.spawn("include.sandbox.relay_start")
 
     def serves(self) -> bool:
         assert self.children["warden"].poll() is None, self.log("warden")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
 
 from include.database.unit_of_work import transaction
-from include.flow.waiting import NotYet
 from include.repository import trees
 from include.tasks import resume, rules
 from include.tasks.models import Failure
 from tests.tasks.conftest import World
+
+
+def not_yet(said: object) -> bool:
+    """Whether the step says that it must wait."""
+    from include.flow.waiting import NotYet  # Airflow: seconds of CPU, also where no test of these runs
+
+    return isinstance(said, NotYet)
 
 
 def test_a_lost_attempt_is_resumed_from_what_it_had_committed(world: World) -> None:
@@ -88,8 +93,33 @@ def test_a_step_that_died_after_the_grant_finds_what_it_granted(world: World) ->
     assert world.rows("SELECT 1 FROM attempts WHERE task_run = %s AND failure = 'person'", world.task_run) == []
 
 
+def test_after_a_clear_a_step_that_is_tried_again_is_not_taken_for_cleared_once_more(world: World) -> None:
+    """The door (or a person) cleared it; then Airflow took the slow step for dead and tried it again. A load may not look like a person."""
+    world.admit()
+    world.loses(turns=2, commit={"b.py": "B = 1\n"})
+    world.rows("UPDATE task_runs SET due_at = now() WHERE id = %s", world.task_run)
+    assert world.ask(cleared=True) is None
+    lease = world.lease(2)
+    assert world.ask() is None and world.ask() is None
+    assert (world.row["epoch"], world.row["state"], world.lease(2)) == (2, "LEASED", lease)
+    assert world.ask(cleared=True) is None  # control: a clear after the grant is one, and revokes
+    assert world.row["epoch"] == 3 and world.lease(2)["revoke_reason"] == "its steps were cleared in Airflow"
+
+
+def test_after_a_clear_a_step_that_is_tried_again_opens_no_goal_that_was_cancelled(world: World) -> None:
+    assert world.ask(cleared=True) is None
+    world.rows("UPDATE goal_runs SET state = 'CANCELLED', ended_at = now(), reason = 'a person did' WHERE id = %s", world.run)
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=r"is CANCELLED: a person did"):
+        world.ask()
+    assert world.ask(cleared=True) is None  # control: a further clear does open it
+
+
 def test_a_step_that_died_opens_no_goal_that_was_cancelled_meanwhile(world: World) -> None:
     world.rows("UPDATE goal_runs SET state = 'CANCELLED', ended_at = now(), reason = 'a person did' WHERE id = %s", world.run)
+    from airflow.sdk.exceptions import AirflowFailException
+
     with pytest.raises(AirflowFailException, match=r"is CANCELLED: a person did"):
         world.ask()
     assert world.ask(cleared=True) is None  # control: a clear does open it again
@@ -110,7 +140,7 @@ def test_it_waits_for_what_the_old_sandbox_leaves(world: World) -> None:
     tip = world.works(turns=2, commit={"b.py": "B = 1\n"})
     world.fails(Failure.LEASE_BROKEN)  # which revokes; the warden has not ended it yet
     said = world.ask("t")
-    assert isinstance(said, NotYet) and said.query == "over" and not world.ready(said)
+    assert not_yet(said) and said.query == "over" and not world.ready(said)
     world.ends()
     assert world.ready(said) and world.ask("t") is None
     assert world.lease(2)["input_commit"] == tip
@@ -122,8 +152,22 @@ def test_it_waits_for_a_dead_warden_half_a_minute_only(world: World) -> None:
     world.fails(Failure.LEASE_BROKEN)
     said = world.ask("t")
     world.rows("UPDATE leases SET revoked_at = now() - interval '31 seconds' WHERE task_run = %s", world.task_run)
-    assert isinstance(said, NotYet) and world.ready(said) and world.ask("t") is None
+    assert not_yet(said) and not world.ready(said), "its warden lives, and is at it: a load may not cost what was committed"
+    world.rows("UPDATE nodes SET heartbeat_at = now() - interval '31 seconds'")
+    world.rows("INSERT INTO nodes VALUES ('another', 99, 'bubblewrap')")
+    assert world.ready(said) and world.ask("t") is None
     assert (world.lease(2)["input_commit"], world.lease(2)["resumed_from"]) == (world.base, 1)
+
+
+def test_it_waits_for_a_warden_that_cannot_end_it_five_minutes_only(world: World) -> None:
+    world.admit()
+    world.works(turns=2)
+    world.fails(Failure.LEASE_BROKEN)
+    said = world.ask("t")
+    world.rows("UPDATE leases SET revoked_at = now() - interval '299 seconds' WHERE task_run = %s", world.task_run)
+    assert isinstance(said, NotYet) and not world.ready(said)
+    world.rows("UPDATE leases SET revoked_at = now() - interval '301 seconds' WHERE task_run = %s", world.task_run)
+    assert world.ready(said)
 
 
 def test_the_delay_is_waited_for_on_postgresqls_clock(world: World) -> None:
@@ -132,7 +176,7 @@ def test_the_delay_is_waited_for_on_postgresqls_clock(world: World) -> None:
     assert world.ask("t1") is None
     world.loses(turns=2)  # the second: 2 s
     said = world.ask("t2")
-    assert isinstance(said, NotYet) and said.query == "due" and not world.ready(said) and "due in 2 s" in said.words
+    assert not_yet(said) and said.query == "due" and not world.ready(said) and "due in 2 s" in said.words
     assert world.row["epoch"] == 2 and world.row["state"] == "PENDING_RETRY"
     world.rows("UPDATE task_runs SET due_at = due_at - interval '2 seconds' WHERE id = %s", world.task_run)
     assert world.ready(said) and world.ask("t2") is None
@@ -142,7 +186,7 @@ def test_the_delay_is_waited_for_on_postgresqls_clock(world: World) -> None:
 def test_a_persons_clear_does_not_wait(world: World) -> None:
     world.admit()
     world.fails(Failure.MODEL_AWAY)
-    assert isinstance(world.ask("t1"), NotYet) and isinstance(world.ask("t1"), NotYet)
+    assert not_yet(world.ask("t1")) and not_yet(world.ask("t1"))
     assert world.ask("t2", cleared=True) is None, "another task instance: a person cleared the one that waited"
     assert world.row["epoch"] == 2
 
@@ -151,7 +195,7 @@ def test_the_same_task_instance_waits_however_often_it_asks(world: World) -> Non
     """Negative control of the test above."""
     world.admit()
     world.fails(Failure.MODEL_AWAY)
-    assert all(isinstance(world.ask("t1", cleared=True), NotYet) for _ in range(3))
+    assert all(not_yet(world.ask("t1", cleared=True)) for _ in range(3))
     assert world.row["epoch"] == 1
 
 

@@ -1,0 +1,32 @@
+"""Control of the last line: what ends a sandbox whose warden is dead is its own timeout, and nothing before it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from include.settings import Settings
+from tests.sandbox.conftest import COMMIT, Node, docker_answers, own_home
+from tests.sandbox.test_ends import inside
+
+
+@pytest.mark.skipif(not docker_answers(), reason="no Docker engine with the worker image here")
+def test_control_with_a_longer_timeout_it_lives_on(servers: Settings) -> None:
+    """The same scene with a lease of ten minutes instead of four seconds."""
+    with own_home(servers, "docker") as mine:
+        node = Node(mine, "docker")
+        mine.bundles_dir.mkdir()
+        (mine.bundles_dir / f"{COMMIT}.bundle").write_bytes(b"not really a bundle")
+        node.seed()
+        node.program("import time; time.sleep(1000)")
+        node.start_warden()
+        try:
+            _, name = node.lease("verify", seconds=600)
+            node.run(name)
+            node.kill("warden")
+            time.sleep(22)  # the one with four seconds is gone after 20
+            assert inside(node, name)
+        finally:
+            node.end_all()
+            node.stop()
