@@ -54,6 +54,7 @@ class Settings(BaseModel):
     heartbeat_s: int = Field(default=10, description="Seconds between a worker's heartbeats.")
     heartbeat_timeout_s: int = Field(default=30, description="Seconds without a heartbeat after which the lease is broken.")
     unwatched_s: int = Field(default=60, description="Seconds without a watch, while Airflow keeps up, after which an attempt is over.")
+    reap_s: int = Field(default=10, ge=1, description="Seconds between two rounds in which a warden removes what no live lease owns.")
     grace_s: int = Field(default=3, description="Seconds between a revoke's task.cancel and the kill.")
     max_width: int = Field(default=10, description="Most tasks of a plan that may run side by side.")
     max_tasks: int = Field(default=40, description="Most tasks in a plan.")

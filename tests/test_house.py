@@ -14,6 +14,7 @@ import pytest
 
 from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
+from tests.kit import quiet
 from tests.kit.promises import Named, promises
 
 BASE = {"errors", "clock", "settings", "faults", "lazy"}
@@ -239,6 +240,35 @@ def test_the_pages_of_the_documentation_exist() -> None:
     pages = [*(ROOT / "docs").rglob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
     assert len(links) > 5 and [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+@cache
+def modules_of_tests() -> dict[Path, list[ast.AST]]:
+    """Every module of tests, as all that stands in it."""
+    return {path: list(ast.walk(ast.parse(path.read_text()))) for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+
+
+def test_few_tests_hold_a_wall_clock_figure() -> None:
+    functions = [
+        node for nodes in modules_of_tests().values() for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    users = [node.name for node in functions if "figure" in {argument.arg for argument in node.args.args}]
+    assert users and all(name.startswith("test_") for name in users), "only a test holds one: no other fixture, no helper"
+    assert len(users) <= quiet.MOST, users
+
+
+def test_what_is_larger_for_a_release_is_marked_so() -> None:
+    """``--long`` runs what is marked: a module that chooses sizes without a marked test would never be run at its full ones."""
+    calling = {
+        path
+        for path, nodes in modules_of_tests().items()
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "tests.kit.scale" and "count" in {alias.name for alias in node.names}
+    }
+    marked = {
+        path for path, nodes in modules_of_tests().items() for node in nodes if isinstance(node, ast.Attribute) and node.attr == "sized"
+    }
+    assert calling and sorted(map(str, calling - marked)) == []
 
 
 def test_docker_compose_accepts_the_file() -> None:

@@ -3,7 +3,7 @@
 * ``stack``: needs a running Airflow or a whole Airlock. Tests of one group share a process, in the order of their files; long groups come first.
 * ``quiet``: holds a wall-clock figure (fixture ``figure``); runs alone, at the end.
 * ``fast``: starts no process of ours and is not marked slow.
-* all others: side by side, each file in one process.
+* all others: side by side, each file in one process, or in one a sandbox engine.
 
 Beside its lane, each test that the third column of ``docs/promises.md`` names has the mark ``control``.
 """
@@ -60,7 +60,8 @@ def _mark_stack(item: pytest.Item, group: str) -> None:
 
 def _mark_other(item: pytest.Item, names: set[str]) -> None:
     if not item.get_closest_marker("xdist_group"):
-        item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        engine = getattr(item, "callspec", None) and item.callspec.params.get("engine")
+        item.add_marker(pytest.mark.xdist_group(f"{item.location[0]} {engine or ''}".strip()))
     if "figure" not in names and not names & PROCESSES and not item.get_closest_marker("slow"):
         item.add_marker("fast")
 

@@ -19,6 +19,7 @@ from include.local import control, leftovers, runtime
 from include.local.processes import Process
 from include.local.supervisor import Supervisor, child_environment
 from tests.conftest import wait_until
+from tests.kit.scale import patience
 
 # The supervisor as it runs in the product, with a list of processes that the test hands in.
 PROGRAM = """
@@ -101,7 +102,7 @@ def test_the_pause_before_a_restart_grows(home: Path) -> None:
     assert log.read_text().count("bad ended with 3") == 3
     times = [float(word) for word in times_file.read_text().split()]
     first, second = times[1] - times[0], times[2] - times[1]
-    assert 0.9 < first < 1.9 and 1.9 < second < 3.5
+    assert 0.9 < first < patience(1.9) and 1.9 < second < patience(3.5)
 
 
 def test_the_pause_begins_anew_once_a_process_was_steady(home: Path) -> None:
@@ -118,8 +119,7 @@ def test_stop_leaves_nothing_also_not_grandchildren_and_the_deaf(home: Path) -> 
     deaf = "trap '' TERM INT; while :; do sleep 0.2; done"
     start(home, {"name": "family", "command": ["sh", "-c", family]}, {"name": "deaf", "command": ["sh", "-c", deaf]})
     wait_for(home, "deaf", "ready")
-    time.sleep(0.3)
-    assert len(leftovers.find(home)) >= 4  # control: they are there
+    wait_until("control: they are there", lambda: len(leftovers.find(home)) >= 4)
     assert control.down(home, print) == 0
     assert leftovers.find(home) == []
     assert control.state(home)["state"] == "down"
@@ -138,7 +138,7 @@ def test_a_second_supervisor_finds_the_first(home: Path) -> None:
     start(home, {"name": "server", "command": SLEEP})
     wait_for(home, "server", "ready")
     second = start(home, {"name": "other", "command": SLEEP})
-    assert second.wait(20) != 0
+    assert second.wait(patience(20)) != 0
     said: list[str] = []
     control.up(home, said.append)
     assert said[0] == "Airlock is already up."
@@ -184,7 +184,7 @@ def test_leftovers_spare_strangers(home: Path) -> None:
     ours = subprocess.Popen(SLEEP, env={**os.environ, leftovers.MARK: str(home)})
     try:
         assert leftovers.stop(home) == 1
-        assert ours.wait(5) == -signal.SIGTERM
+        assert ours.wait(patience(5)) == -signal.SIGTERM
         assert stranger.poll() is None
     finally:
         stranger.kill()

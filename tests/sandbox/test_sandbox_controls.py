@@ -7,14 +7,17 @@ import time
 import pytest
 
 from include.settings import Settings
+from tests.kit.scale import limit
 from tests.sandbox.conftest import COMMIT, Node, docker_answers, own_home
 from tests.sandbox.test_ends import inside
+from tests.sandbox.test_last_line import OWN_S, TIMEOUT_S
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not docker_answers(), reason="no Docker engine with the worker image here")
 def test_control_with_a_longer_timeout_it_lives_on(servers: Settings) -> None:
-    """The same scene with a lease of ten minutes instead of four seconds."""
-    with own_home(servers, "docker") as mine:
+    """The same scene with a lease of ten minutes instead of some seconds."""
+    with own_home(servers, "docker", TIMEOUT_S) as mine:
         node = Node(mine, "docker")
         mine.bundles_dir.mkdir()
         (mine.bundles_dir / f"{COMMIT}.bundle").write_bytes(b"not really a bundle")
@@ -25,7 +28,7 @@ def test_control_with_a_longer_timeout_it_lives_on(servers: Settings) -> None:
             _, name = node.lease("verify", seconds=600)
             node.run(name)
             node.kill("warden")
-            time.sleep(22)  # the one with four seconds is gone after 20
+            time.sleep(OWN_S + limit(1))  # the other one is gone by now
             assert inside(node, name)
         finally:
             node.end_all()

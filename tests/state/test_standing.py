@@ -10,6 +10,7 @@ import pytest
 
 from include.database.unit_of_work import transaction
 from include.settings import Settings
+from tests.kit.quiet import Figure
 
 ROWS = """
 INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100);
@@ -177,7 +178,9 @@ def test_a_beat_after_a_gap_begins_anew_and_without_one_goes_on(settings: Settin
     assert again > first and beat("5 s") == again
 
 
-def test_five_hundred_leases_among_five_thousand_are_judged_fast(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_five_hundred_leases_among_five_thousand_are_judged_fast(
+    settings: Settings, capsys: pytest.CaptureFixture[str], figure: Figure
+) -> None:
     _rows(settings, 50, 100, 10)
     took: dict[str, float] = {}
     with transaction("owner") as connection:
@@ -197,4 +200,4 @@ def test_five_hundred_leases_among_five_thousand_are_judged_fast(settings: Setti
             assert len(rows) == (1 if name == "next_due_s" else 500)
     with capsys.disabled():
         print("\n  500 live leases of 5,000, all late: " + ", ".join(f"{name} {s * 1000:.1f} ms" for name, s in took.items()))
-    assert max(took.values()) < 0.2
+    figure("500 live leases of 5,000 are judged in, s", max(took.values()), 0.2)
