@@ -236,4 +236,4 @@ def test_control_a_limit_below_its_length_cuts_the_call(yard) -> None:  # type: 
     worker = yard.attempt()
     worker.wait_for("task.assign")
     error = worker.ask(models.LlmRequest(turn=1, results=[]), 90).error
-    assert error.message.startswith("timeout: ")
+    assert error.kind == "unknown" and error.message.startswith("timeout: ")

@@ -100,7 +100,8 @@ def settings(servers: Settings) -> Iterator[Settings]:
     admin = os.environ["AIRLOCK_TEST_ADMIN_DSN"]
     name = f"t_{secrets.token_hex(6)}"
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE pristine OWNER airlock_owner")
+        strategy = "STRATEGY FILE_COPY" if connection.info.server_version >= 150_000 else ""  # half the CPU, and nothing here is synced
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE pristine OWNER airlock_owner {strategy}")  # type: ignore[call-overload]
     os.environ["AIRLOCK_PG_DATABASE"] = name
     settings_module.settings.cache_clear()
     yield settings_module.settings()
