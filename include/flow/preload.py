@@ -32,14 +32,14 @@ STEP = (
 SCHEDULER = (
     "airflow.cli.cli_parser",
     "airflow.jobs.scheduler_job_runner",
-    "airflow.jobs.dag_processor_job_runner",
-    "airflow.dag_processing.manager",
-    "airflow.dag_processing.processor",
     "airflow.serialization.serialized_objects",
     "airflow.utils.db",
     "include.flow.executor",
 )
-TRIGGERER = (
+WITH_EXECUTION_API = (  # dag-processor and triggerer
+    "airflow.jobs.dag_processor_job_runner",
+    "airflow.dag_processing.manager",
+    "airflow.dag_processing.processor",
     "airflow.jobs.triggerer_job_runner",
     "include.flow.prompt",
     "airflow.api_fastapi.execution_api.app",
@@ -74,10 +74,10 @@ def stages() -> Iterator[tuple[str, ...]]:
         warnings.simplefilter("ignore")
         _load(SCHEDULER)
         step()
-        yield "scheduler", "dag-processor"
-        _load(TRIGGERER)
+        yield ("scheduler",)
+        _load(WITH_EXECUTION_API)
         share_versions()
-        yield ("triggerer",)
+        yield "dag-processor", "triggerer"
         _load(API_SERVER)
         yield ("api-server",)
 
