@@ -165,7 +165,7 @@ def test_it_waits_for_a_warden_that_cannot_end_it_five_minutes_only(world: World
     world.fails(Failure.LEASE_BROKEN)
     said = world.ask("t")
     world.rows("UPDATE leases SET revoked_at = now() - interval '299 seconds' WHERE task_run = %s", world.task_run)
-    assert isinstance(said, NotYet) and not world.ready(said)
+    assert not_yet(said) and not world.ready(said)
     world.rows("UPDATE leases SET revoked_at = now() - interval '301 seconds' WHERE task_run = %s", world.task_run)
     assert world.ready(said)
 
