@@ -47,18 +47,17 @@ class Node:
 
     # -- processes --
 
-    def spawn(self, module: str) -> subprocess.Popen[bytes]:
-        name = module.rpartition(".")[2]
+    def spawn(self, name: str, module: str) -> subprocess.Popen[bytes]:
         with (self.settings.home / f"{name}.log").open("ab") as log:
             self.children[name] = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
         return self.children[name]
 
     def start_warden(self) -> None:
-        self.spawn("include.sandbox.warden")
+        self.spawn("warden", "include.sandbox.warden")
         wait_until(f"the warden serves\n{self.log('warden')}", self.serves, 60)
 
     def start_relay(self) -> None:
-        self.spawn("include.sandbox.relay_start")
+        self.spawn("relay", "include.sandbox.relay_start")
 
     def serves(self) -> bool:
         assert self.children["warden"].poll() is None, self.log("warden")
