@@ -172,7 +172,7 @@ def airflow(servers: Settings) -> Iterator[Airflow]:
         client.database.close()
         client.metadata.close()
         if keep := os.environ.get("AIRLOCK_TEST_KEEP_LOGS"):
-            shutil.copytree(servers.home, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "valkey"))
+            shutil.copytree(servers.home, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "valkey", "run"))
 
 
 def wait_for_airflow(client: Airflow, launcher: subprocess.Popen[bytes], seconds: float = 180) -> Any:
