@@ -43,7 +43,7 @@ def make(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., World]]:
 @pytest.mark.sized
 @pytest.mark.timeout(1_800)  # 10,000 steps: 79 s at a load of 13 on two cores, 469 s at 27
 def test_ten_thousand_steps_and_no_divergence(make: Callable[..., World], capsys: pytest.CaptureFixture[str]) -> None:
-    world, begun = make(20261126), time.monotonic()
+    world, begun = make(20261128), time.monotonic()  # a seed with which every operation has done something after 1,000 steps
     world.walk(STEPS)
     took = time.monotonic() - begun
     with capsys.disabled():
