@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from include.settings import ROOT
-from tests.kit import lanes
+from tests.kit import lanes, run_folder, shared, spread
 from tests.kit.quiet import figure
 from tests.kit.servers import corpora, free_port, servers, settings, wait_until
-from tests.kit.stack import bubblewrap_stack, containers, containers_alone, docker_stack, processes, processes_alone
+from tests.kit.shared import bubblewrap_stack, containers, containers_alone, docker_stack, processes, processes_alone
 
 __all__ = [
     "ROOT", "bubblewrap_stack", "containers", "containers_alone", "corpora", "docker_stack", "figure", "free_port", "processes",
@@ -25,3 +28,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lanes.mark(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    spread.tell(session.items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Groups | None:
+    return spread.Groups(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the first process of the run
+        run_folder.make()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shared.abandon()
+        run_folder.remove()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    try:
+        return (yield)
+    finally:
+        shared.leave(item)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
+from psycopg.rows import dict_row
 
 from include.clock import new_id
-from include.database.unit_of_work import transaction
+from include.database.migrate import MIGRATIONS, migrate, newest
+from include.database.unit_of_work import kept_connections, transaction
 from include.errors import IllegalTransition
 from include.settings import Settings
 from include.tasks.models import AttemptState, GoalRunState, TaskRunState
 from include.tasks.rules import TRANSITIONS
+from tests.conftest import wait_until
 
 
 @pytest.fixture
@@ -184,3 +189,56 @@ ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli")
 def test_a_role_may_do_only_its_job(goal_run: str, role: str, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege), transaction(role) as connection:
         connection.execute(statement)
+
+
+def backends() -> set[int]:
+    """Which backends this thread's transactions had, one after the other."""
+    found = set()
+    for _ in range(3):
+        with transaction("airflow") as connection:
+            found.add(connection.info.backend_pid)
+    return found
+
+
+def test_a_step_keeps_one_connection(settings: Settings) -> None:
+    assert len(backends()) == 3  # control: else each transaction has its own
+    with kept_connections():
+        backends()
+        with transaction("airflow") as outer, transaction("airflow") as inner:
+            assert outer.info.backend_pid != inner.info.backend_pid  # a transaction inside a transaction is another one
+        (first,) = backends()
+        with pytest.raises(ZeroDivisionError), transaction("airflow") as connection:
+            connection.execute("CREATE TEMPORARY TABLE undone ()")
+            raise ZeroDivisionError
+        (second,) = backends()
+        with psycopg.connect(settings.dsn("airflow"), row_factory=dict_row) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", [second])
+            ended = connection.execute("SELECT count(*) AS n FROM pg_stat_activity WHERE pid = %s", [first]).fetchone()
+        wait_until("the server has closed it", lambda: backends() != {second}, 10)
+        assert len(backends()) == 1  # and nobody noticed
+        assert ended is not None and ended["n"] == 0  # what failed is closed, not used again
+    assert len(backends()) == 3
+    with transaction("owner") as connection:
+        left = connection.execute("SELECT count(*) AS n FROM pg_stat_activity WHERE usename = 'airlock_airflow'").fetchone()
+    assert left is not None and left["n"] == 0
+
+
+def test_the_newest_migration_is_known_without_alembic() -> None:
+    """A start compares the database's version with the names of the files; Alembic says the same."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    assert newest() == scripts.get_current_head()
+    assert all(revision.revision == Path(revision.path).name.partition("_")[0] for revision in scripts.walk_revisions())
+
+
+def test_a_database_that_is_behind_is_migrated(settings: Settings) -> None:
+    """Control of the shortcut: with an older version in its table the migrations run (and meet what is there already)."""
+    with psycopg.connect(settings.dsn("owner"), autocommit=True) as owner:
+        version = owner.execute("SELECT version_num FROM airlock_version").fetchone()
+        assert version == (newest(),)
+        migrate(settings)  # nothing is due
+        owner.execute("UPDATE airlock_version SET version_num = '0001'")
+        try:
+            with pytest.raises(Exception, match="already exists"):
+                migrate(settings)
+        finally:
+            owner.execute("UPDATE airlock_version SET version_num = %s", version)

@@ -14,8 +14,10 @@ import pytest
 
 from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
+from tests.kit import quiet
+from tests.kit.promises import Named, promises
 
-BASE = {"errors", "clock", "settings", "faults"}
+BASE = {"errors", "clock", "settings", "faults", "lazy"}
 PURE = {"models", "rules"}
 # Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
 TOOLS = {"include.database.queries", "include.database.unit_of_work"}
@@ -26,6 +28,7 @@ PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and argumen
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
     "include.local.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
     "include.local.offline_model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
+    "include.sandbox.relay_start", "include.local.nursery",
     "include.worker.__main__", "include.local.bench.peer_dbos", "include.local.bench.peer_langgraph", "include.worker.run_pytest",
     *(f"include.flow.steps.{step}" for step in (*STEPS, "land", "report", "outcome")),  # goal_dag names them by its steps
 )  # fmt: skip
@@ -220,16 +223,52 @@ def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
             assert f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`" in rows[name.upper()], name
 
 
-def test_every_promise_names_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "promises.md").read_text()
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
-    assert len(named) > 10
-    missing = [
-        f"{path}::{test}"
-        for path, test in named
-        if not (ROOT / path).exists() or (f"def {test}(" not in (ROOT / path).read_text() and test)
+def test_every_promise_names_tests_and_controls_that_exist() -> None:
+    rows = promises()
+    assert len(rows) > 50 and [row.words for row in rows if not row.tests or not all(named.test for named in row.controls)] == []
+    assert [row.words for row in rows if not row.controls] == []
+    assert [f"{named.path}::{named.test}[{named.case}]" for row in rows for named in (*row.tests, *row.controls) if not exists(named)] == []
+
+
+def exists(named: Named) -> bool:
+    """The file is there, the function stands in it, and so do the words of its case."""
+    text = (ROOT / named.path).read_text() if (ROOT / named.path).exists() else ""
+    return bool(text) and (not named.test or f"def {named.test}(" in text) and named.case in text
+
+
+def test_the_pages_of_the_documentation_exist() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    assert len(links) > 5 and [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+@cache
+def modules_of_tests() -> dict[Path, list[ast.AST]]:
+    """Every module of tests, as all that stands in it."""
+    return {path: list(ast.walk(ast.parse(path.read_text()))) for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+
+
+def test_few_tests_hold_a_wall_clock_figure() -> None:
+    functions = [
+        node for nodes in modules_of_tests().values() for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    assert missing == []
+    users = [node.name for node in functions if "figure" in {argument.arg for argument in node.args.args}]
+    assert users and all(name.startswith("test_") for name in users), "only a test holds one: no other fixture, no helper"
+    assert len(users) <= quiet.MOST, users
+
+
+def test_what_is_larger_for_a_release_is_marked_so() -> None:
+    """``--long`` runs what is marked: a module that chooses sizes without a marked test would never be run at its full ones."""
+    calling = {
+        path
+        for path, nodes in modules_of_tests().items()
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "tests.kit.scale" and "count" in {alias.name for alias in node.names}
+    }
+    marked = {
+        path for path, nodes in modules_of_tests().items() for node in nodes if isinstance(node, ast.Attribute) and node.attr == "sized"
+    }
+    assert calling and sorted(map(str, calling - marked)) == []
 
 
 def test_docker_compose_accepts_the_file() -> None:

@@ -31,6 +31,8 @@ CALLS_AT_ONCE = 64
 PULSE_S = 2.0
 PAUSE_S = 0.5
 """How long a stream is left alone after a message of it was refused: so a flood of forgeries is a few rows a second."""
+WARM_AFTER_S = 10.0
+"""How long the model's SDK (2 CPU-s) waits for the other processes of a start, unless a call needs it before."""
 FAREWELL_S = 5.0
 """How long calls under way may still end by themselves when the process is asked to stop."""
 
@@ -88,7 +90,8 @@ class Broker:
                 await asyncio.sleep(1)
 
     async def _warm(self) -> None:
-        """Load the model's SDK, once; what it leaves in memory stays, and is looked through by no later collection."""
+        """Load the model's SDK once a start is over; what it leaves in memory stays, and is looked through by no later collection."""
+        await asyncio.sleep(WARM_AFTER_S)  # a call that comes earlier loads it at once
         await self.process.endpoint.warm()
         gc.collect()
         gc.freeze()
@@ -272,7 +275,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-async def main(agent: str) -> None:
+async def run(agent: str) -> None:
     """Run a broker until SIGTERM or SIGINT."""
     broker = Broker(Process(agent, settings()))
     running = asyncio.create_task(broker.run())
@@ -286,9 +289,14 @@ async def main(agent: str) -> None:
         await broker.stop()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be the broker of the agent that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agent", required=True, help="name of the agent")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    asyncio.run(main(parser.parse_args().agent))
+    asyncio.run(run(parser.parse_args().agent))
+
+
+if __name__ == "__main__":
+    main()

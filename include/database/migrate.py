@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from psycopg import sql
-from sqlalchemy import create_engine
 
 from include.settings import Settings
 from include.tasks.rules import TRANSITIONS
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 ROLES = ("owner", "airflow", "broker", "warden", "gatekeeper", "cli")
 
 
@@ -37,9 +35,13 @@ def create_roles_and_databases(admin_dsn: str, settings: Settings, databases: tu
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
     """Run the migrations up to a revision, as ``airlock_owner``."""
+    from alembic import command  # a second of processor time, which the start of a database that is at its newest version does not need
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+
     engine = create_engine(settings.dsn("owner").replace("postgresql://", "postgresql+psycopg://", 1))
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
@@ -47,9 +49,24 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
     engine.dispose()
 
 
+def newest() -> str:
+    """The newest revision, by the names of the migrations' files."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def _version(settings: Settings) -> str | None:
+    try:
+        with psycopg.connect(settings.dsn("owner")) as owner:
+            row = owner.execute("SELECT version_num FROM airlock_version").fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    return row[0] if row else None
+
+
 def migrate(settings: Settings) -> None:
-    """Run all migrations and write the table of allowed transitions from ``include.tasks.rules``."""
-    upgrade(settings)
+    """Run the migrations that are due, and write the table of allowed transitions from ``include.tasks.rules``."""
+    if _version(settings) != newest():
+        upgrade(settings)
     with psycopg.connect(settings.dsn("owner")) as owner, owner.cursor() as cursor:
         cursor.execute("DELETE FROM transitions")
         cursor.executemany("INSERT INTO transitions VALUES (%s, %s, %s)", TRANSITIONS)

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -24,7 +23,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_BYTES = 1 << 20
 PAUSE_S = 0.5  # between two asks
 ASK_S = 10.0  # for one ask
-STATE_S = 1.5  # for a question whose answer is only a help
 
 
 # -- server --------------------------------------------------------------------------------------------------------------
@@ -128,27 +126,6 @@ async def ask_door_async(dag_id: str, run_id: str, rework: str, ti_id: str) -> d
             except (httpx.HTTPError, ValueError, KeyError):
                 pass  # the API server is away: the next ask may find it
             await asyncio.sleep(PAUSE_S)
-
-
-async def state_of(dag_id: str, run_id: str, task_id: str, ti_id: str) -> str | None:
-    """Airflow's state of a step's task instance, for triggers; ``cleared`` if the step has another task instance by now.
-
-    Returns:
-        None when it cannot be told: the API server does not answer within ``STATE_S``, or the run is deleted.
-    """
-    url = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}/taskInstances/{quote(task_id)}"
-    try:
-        async with httpx.AsyncClient(base_url=settings().api_url, timeout=STATE_S, trust_env=False, verify=False) as client:
-            token = _known() or _keep(await client.post("/auth/token", json=_who()))
-            answer = await client.get(url, headers={"Authorization": f"Bearer {token}"})
-            step = answer.raise_for_status().json()
-            return str(step["state"]) if step["id"] == ti_id else "cleared"
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code == 401:
-            _keep(None)
-    except (httpx.HTTPError, ValueError, KeyError):
-        pass
-    return None
 
 
 def ask_airflow(method: str, path: str, timeout: float = ASK_S, **parameters: Any) -> httpx.Response:

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from include import faults
 from include.database.queries import load
 from include.database.unit_of_work import transaction
+from include.flow.poke import poke
 from include.tasks.models import STEPS
 
 SQL = load(__file__)
@@ -94,6 +95,7 @@ def carry_out(dag_id: str, ask: Ask) -> Answer:
         faults.point("door.clear.after")
         if answer.outcome in ("cleared", "asker is gone"):
             connection.execute(SQL.mark_cleared, {"id": ask.rework})
+            poke()  # what was cleared can be scheduled now
         return answer
 
 

@@ -18,8 +18,11 @@ SELECT %(subject)s::text IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.hea
 -- name: due | PostgreSQL's clock lets the next attempt of a task run in (or a person has moved it)
 SELECT state <> 'PENDING_RETRY' OR due_at IS NULL OR due_at <= clock_timestamp() FROM task_runs WHERE id = %(subject)s
 
--- name: over | the attempt that is resumed leaves nothing more: its sandbox is gone, or its warden had half a minute for it
-SELECT ended_at IS NOT NULL OR COALESCE(revoked_at < clock_timestamp() - interval '30 seconds', false) FROM leases WHERE id = %(subject)s::uuid
+-- name: over | the attempt that is resumed leaves nothing more: its sandbox is gone, or its warden had its time for it
+SELECT leaves_no_more(l) FROM leases l WHERE id = %(subject)s::uuid
+
+-- name: beat | Airflow's scheduler goes round
+SELECT airflow_beats()
 
 -- name: run_ended | a goal run has come to its end
 SELECT ended_at IS NOT NULL FROM goal_runs WHERE id = %(subject)s

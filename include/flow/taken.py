@@ -2,8 +2,8 @@
 
 Marked (or its run marked, or deleted): the attempt is over, its sandboxes are revoked, the task is CANCELLED, whatever the colour of the
 mark. Cleared: the step runs again and finds what is stored; cleared with its admit, a new attempt is on its way, and what lives of this one
-is revoked. Neither (another triggerer took over, heartbeats were lost): nothing. This may
-be missed, if a process dies at that moment: then the run's report, the next admit, or the minute without a watch ends the same.
+is revoked. Neither (another triggerer took over, heartbeats were lost, a busy Airflow tries a step again): nothing. What is not certain is
+left alone: then, as when a process dies at that moment, the run's report, the next admit, or the minute without a watch ends the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from typing import Any, Literal, NoReturn
 from urllib.parse import quote
 
-from include.database.unit_of_work import persist, transaction
+from include.database.unit_of_work import Connection, persist, transaction
 from include.errors import AirlockError, Unavailable
 from include.flow.api import ask_airflow
 from include.goals import service as goals
@@ -68,6 +68,7 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
     became = what_became(ti, key, step)
     if became == "goes on":
         return False
+    tries = _tries_of_admit(ti, key) if became == "done again" else 0
     with transaction("airflow") as connection:
         run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
         row = tasks.lock(connection, run["id"], key)
@@ -75,13 +76,21 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
             return False
         if became == "ended":
             tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")
-        elif epoch is not None:
+        elif epoch is None or not _was_cleared(connection, row, tries):
+            return False
+        else:
             leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
     return True
 
 
+def _was_cleared(connection: Connection, row: dict[str, Any], tries: int) -> bool:
+    """Certainly, and by a person: Airflow did not just try admit again, and no step gave the attempt up, so that the door cleared it."""
+    by_a_step = tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
+    return not by_a_step and tasks.cleared_since(connection, row["id"], row["epoch"], tries) is True
+
+
 def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:
-    """What became of a step, by Airflow's own tables. A clear gives a step a new id.
+    """What became of a step, by Airflow's own tables. A clear gives a step a new id; so does each of Airflow's own tries.
 
     Raises:
         Unavailable: Airflow does not answer.
@@ -93,6 +102,11 @@ def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", 
         return "goes on" if now["state"] in _GOES_ON else "ended"
     admit = _look(ti, f"{key}.admit") if step != "admit" else None
     return "done again" if admit is not None and admit["state"] in _GOES_ON else "goes on"
+
+
+def _tries_of_admit(ti: Any, key: str) -> int:
+    admit = _look(ti, f"{key}.admit")
+    return int(admit["max_tries"]) if admit is not None else 0
 
 
 def _look(ti: Any, task_id: str) -> dict[str, Any] | None:

@@ -14,13 +14,17 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include.database.queries import load
-from include.database.unit_of_work import pooled_transaction, transaction
+from include.database.unit_of_work import kept_connections, listening, pooled_transaction
 from include.errors import Unavailable
 from include.flow.taken import settle
 
 _SQL = load(__file__)
 PATIENCE_S = 12.0
 """A deferral costs 3 to 4 s, so what is usually shorter than that is waited for in the step."""
+LOOK_AGAIN_S = 0.5
+"""Between two looks, should nobody tell; much less than the minute after which a verification counts as unwatched."""
+_TOLD_ON = {"evidence": "evidence", "judged": "judged", "answered": "model_request", "run_ended": "airlock_state"}
+"""The channel on which PostgreSQL tells that a query's answer may have changed; the others are only looked at."""
 
 
 class NotYet(NamedTuple):
@@ -31,6 +35,7 @@ class NotYet(NamedTuple):
     words: str
 
 
+@kept_connections()
 def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
     """Call ``advance`` until it has a result; defer when that takes longer than ``PATIENCE_S``.
 
@@ -47,11 +52,9 @@ def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
         if result.words != said:
             operator.log.info(result.words)
             said = result.words
-        while not _ready(result):
-            if time.monotonic() > end:
-                epoch = getattr(operator, "epoch", None)
-                operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject, epoch=epoch), method_name="resume")
-            time.sleep(0.15)
+        if not _ready_by(end, result):
+            epoch = getattr(operator, "epoch", None)
+            operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject, epoch=epoch), method_name="resume")
 
 
 def _patiently(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
@@ -65,9 +68,15 @@ def _patiently(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
     return advance()
 
 
-def _ready(what: NotYet) -> bool:
-    with transaction("airflow") as connection:
-        return _ask(connection, what.query, what.subject)
+def _ready_by(end: float, what: NotYet) -> bool:
+    """Look, and again whenever PostgreSQL tells or some time has gone by, until it is there or the time is over."""
+    with listening("airflow", _TOLD_ON.get(what.query)) as connection:
+        while not _ask(connection, what.query, what.subject):
+            if (left := end - time.monotonic()) <= 0:
+                return False
+            for _ in connection.notifies(timeout=min(LOOK_AGAIN_S, left), stop_after=1):
+                pass
+        return True
 
 
 def _ask(connection: Any, query: str, subject: str) -> bool:

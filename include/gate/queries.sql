@@ -11,9 +11,11 @@ WHERE goal_run = %(goal_run)s AND task_run IS NOT DISTINCT FROM %(task_run)s AND
 -- name: open_verdicts | what is not judged yet, oldest first
 SELECT id, suite, facts FROM verdicts WHERE green IS NULL ORDER BY requested_at LIMIT 500
 
--- name: judge | the first answer wins
-UPDATE verdicts SET green = %(green)s, findings = %(findings)s, suite_sha256 = %(suite_sha256)s, judged_at = clock_timestamp()
-WHERE id = %(id)s AND green IS NULL
+-- name: judge | the first answer wins; whoever waits for it is told
+WITH judged AS (
+  UPDATE verdicts SET green = %(green)s, findings = %(findings)s, suite_sha256 = %(suite_sha256)s, judged_at = clock_timestamp()
+  WHERE id = %(id)s AND green IS NULL RETURNING id)
+SELECT pg_notify('judged', id::text) FROM judged
 
 -- name: base_result | the base's own test run
 SELECT tests, problem FROM base_results WHERE repository = %(repository)s AND commit_id = %(commit)s

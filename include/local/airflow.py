@@ -1,6 +1,6 @@
 """Airflow under our roof: its settings, and the launcher that imports it once and forks its four components.
 
-``python -m include.local.airflow`` migrates Airflow's metadata database, forks scheduler, dag-processor, api-server and triggerer (each the
+``python -m include.local.airflow`` migrates Airflow's metadata database, forks scheduler, dag-processor, triggerer and api-server (each the
 leader of a process group of its own, with a log of its own), and stays as their parent. A component that dies is forked again with backoff;
 SIGTERM ends all. Every process that is forked dies with its parent, so kill -9 of the launcher leaves nothing behind.
 """
@@ -17,9 +17,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from include.settings import ROOT, Settings, settings
 
@@ -31,6 +30,7 @@ COMPONENTS = {
 }
 STOP_S = 8.0  # how long a component may take to end on SIGTERM before its group is killed
 STEADY_S = 15.0  # a component that lived so long starts its backoff anew
+MAX_PAUSE_S = 8.0  # longest pause before a component is started again: who watches the leases may not stay away
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -98,7 +98,7 @@ def _sections(settings: Settings, home: Path) -> dict[str, dict[str, str]]:
         },
         "api_auth": {"jwt_secret": secret["jwt"], "jwt_issuer": "airlock"},
         "scheduler": {
-            "scheduler_idle_sleep_time": "0.25",  # a step of a chain costs 0.35 s instead of 1.0 s
+            "scheduler_idle_sleep_time": "0",  # the executor waits instead, until something happens (include/flow/executor.py)
             "task_instance_heartbeat_timeout": "30",
             "task_instance_heartbeat_timeout_detection_interval": "5",
             "orphaned_tasks_check_interval": "15",
@@ -187,12 +187,13 @@ class Component:
             if os.getppid() != launcher:
                 os._exit(1)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            gc.enable()
             output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(output, 1)
             os.dup2(output, 2)
             from include.flow.preload import component
 
-            code = component(self.argv)
+            code = component(self.argv, settings().dsn("owner", "airflow"))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -200,10 +201,10 @@ class Component:
             os._exit(code)
 
     def died(self) -> None:
-        """Note a death, and when to start again: after 1, 2, 4 … 30 s."""
+        """Note a death, and when to start again: after 1, 2, 4, 8 s."""
         now = time.monotonic()
         self.deaths = 1 if now - self.started > STEADY_S else self.deaths + 1
-        self.pid, self.due = 0, now + min(30.0, 2.0 ** (self.deaths - 1))
+        self.pid, self.due = 0, now + min(MAX_PAUSE_S, 2.0 ** (self.deaths - 1))
 
 
 class Launcher:
@@ -219,6 +220,8 @@ class Launcher:
         """Keep the four alive until SIGTERM or SIGINT, then end them."""
         waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+        if any(part.pid for part in self.parts):
+            self._bury()  # who ended before we listened
         while True:
             self._start_due()
             got = signal.sigtimedwait(waited, self._pause())
@@ -226,8 +229,14 @@ class Launcher:
             if got and got.si_signo != signal.SIGCHLD:
                 return self._stop()
 
+    def start(self, names: Sequence[str]) -> None:
+        """Start these before ``run`` keeps them all alive."""
+        self._start([part for part in self.parts if part.name in names])
+
     def _start_due(self) -> None:
-        due = [part for part in self.parts if not part.pid and part.due <= time.monotonic()]
+        self._start([part for part in self.parts if not part.pid and part.due <= time.monotonic()])
+
+    def _start(self, due: list[Component]) -> None:
         for part in due:
             part.fork()
         if due:
@@ -279,8 +288,11 @@ def _kill_group(pid: int, signal_: int) -> None:
         pass
 
 
-def _end(work: Callable[[], object]) -> NoReturn:
-    """In a forked child: do this, and end without running the parent's exit handlers."""
+def _fork(work: Callable[[], object]) -> int:
+    """Do this in a child of our own, which ends without running our exit handlers; returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
     code = 1
     try:
         work()
@@ -299,21 +311,29 @@ def main(overrides: Mapping[str, str] | None = None) -> None:
     """
     os.environ.update({**environment(settings()), **(overrides or {})})
     sys.path[:] = [str(ROOT), str(ROOT / "config"), *(entry for entry in sys.path if entry not in ("", str(ROOT), str(ROOT / "config")))]
-    from include.flow.preload import migrate, preload, share_versions
-
-    gc.disable()  # a fifth of the imports' time; what they make stays anyway
-    preload()
-    migration = os.fork()  # beside the rest: a child, so that no connection is inherited by the four
-    if migration == 0:
-        _end(migrate)
-    share_versions()
-    if os.waitpid(migration, 0)[1]:
-        sys.exit("Airflow's metadata database could not be brought to its newest version; the reason stands above.")
-    gc.enable()
-    gc.collect()
-    gc.freeze()
     os.register_at_fork(after_in_child=die_with_parent)
-    Launcher(settings()).run()
+    launcher = Launcher(settings())
+    gc.disable()  # a fifth of the imports' time; what they make stays anyway
+    _fork_in_stages(launcher, settings().dsn("owner", "airflow"))
+    gc.enable()
+    launcher.run()
+
+
+def _fork_in_stages(launcher: Launcher, dsn: str) -> None:
+    """Import what Airflow needs, and fork each component as soon as it has all of it: it begins while the rest is imported."""
+    from include.flow.preload import is_newest, migrate, stages
+
+    made, migration = False, 0
+    for names in stages():
+        if not migration and not made:
+            made = is_newest(dsn)
+            migration = 0 if made else _fork(migrate)  # beside the imports; a child, so that no connection is inherited by the four
+        gc.collect()
+        gc.freeze()
+        if made:
+            launcher.start(names)
+    if migration and os.waitpid(migration, 0)[1]:
+        sys.exit("Airflow's metadata database could not be brought to its newest version; the reason stands above.")
 
 
 if __name__ == "__main__":

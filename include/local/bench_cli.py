@@ -44,3 +44,15 @@ def state(
     from include.local.bench import state as bench
 
     report.show(bench.run(count), as_json)
+
+
+@app.command()
+def goal(
+    count: Annotated[int, typer.Option(help="Goals, one after the other.", min=1, max=50)] = 3,
+    as_json: Json = False,
+) -> None:
+    """Where each second of the demo's goal goes, beside a plain Airflow DAG of the same shape."""
+    from include.local.bench import goal as bench
+    from include.local.bench import report
+
+    report.show(bench.run(count), as_json)

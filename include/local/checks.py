@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
-
 from include.errors import BadInput
 from include.settings import Settings
 
@@ -25,6 +23,8 @@ class Check(NamedTuple):
 
 def docker_problem(docker_host: str) -> str:
     """Why the Docker engine cannot be used; empty when it answers."""
+    import httpx  # not by the commands that need no Docker
+
     path = docker_host.removeprefix("unix://")
     if not Path(path).exists():
         return f"there is no {path}"

@@ -9,8 +9,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput
@@ -66,6 +64,9 @@ def down() -> None:
 @app.command()
 def status() -> None:
     """Show the processes, the address and login of the UI, the model, and what holds the workers."""
+    from rich.console import Console
+    from rich.table import Table
+
     settings = load()
     if control.supervisor_pid(settings.home) is None:
         print(f"Airlock is down ({settings.home}). `./airlock up` starts it.")
@@ -125,7 +126,7 @@ def prune(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(context: typer.Context) -> None:
-    """Run ruff, mypy and the tests; further arguments go to pytest (and then only pytest runs)."""
+    """Run ruff, mypy and the tests; --fast: two minutes; --long: full counts; other arguments go to pytest alone."""
     from include.local import testing
 
     raise typer.Exit(testing.run(list(context.args), say))

@@ -15,10 +15,12 @@ from typing import Any
 
 from include.errors import BadInput, Unavailable
 from include.local import checks, keys, leftovers, runtime
+from include.local.patience import Patience
 from include.local.supervisor import child_environment, open_log
 from include.settings import ROOT, Settings, load
 
 Say = Callable[[str], None]
+STILL_S = 30.0
 
 
 def supervisor_pid(home: Path) -> int | None:
@@ -40,14 +42,15 @@ def state(home: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def up(home: Path, say: Say, offline: bool = False, patience_s: float = 180.0) -> Settings:
+def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0, supervisor: str = "include.local.supervisor") -> Settings:
     """Start everything, or find it running, and wait until all of it answers.
 
     Args:
         home: folder of all state.
         say: called with each line a person should see.
         offline: use the offline model although there is a key.
-        patience_s: seconds to wait.
+        patience_s: seconds to wait while nothing moves (``include/local/patience.py``): on a loaded machine all takes longer.
+        supervisor: module of the supervisor that is started.
 
     Raises:
         BadInput: the machine lacks something; the message says what to do.
@@ -57,12 +60,12 @@ def up(home: Path, say: Say, offline: bool = False, patience_s: float = 180.0) -
     if supervisor_pid(home) is not None:
         say("Airlock is already up." if state(home).get("state") == "ready" else "Airlock is already starting.")
     else:
-        starter = _begin(home, say, offline)
+        starter = _begin(home, say, offline, supervisor)
     _wait(home, say, patience_s, starter)
     return load(home)
 
 
-def _begin(home: Path, say: Say, offline: bool) -> subprocess.Popen[bytes]:
+def _begin(home: Path, say: Say, offline: bool, supervisor: str) -> subprocess.Popen[bytes]:
     settings = load(home)
     for words in checks.require(settings):
         say(words)
@@ -73,7 +76,7 @@ def _begin(home: Path, say: Say, offline: bool) -> subprocess.Popen[bytes]:
     log = open_log(home, "supervisor")
     with log:
         return subprocess.Popen(
-            [sys.executable, "-m", "include.local.supervisor"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [sys.executable, "-m", supervisor], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env=child_environment(home) | {leftovers.MARK: ""}, start_new_session=True,
         )  # fmt: skip
 
@@ -84,21 +87,44 @@ def _endpoint(home: Path) -> dict[str, str]:
 
 
 def _wait(home: Path, say: Say, patience_s: float, starter: subprocess.Popen[bytes] | None) -> None:
-    began, told = time.monotonic(), set[str]()
-    while time.monotonic() - began < patience_s:
+    patience, told = Patience(patience_s), set[str]()
+    while not (why := patience.is_over()):
         known = state(home)
-        for line in _news(known, told):
+        lasted = time.monotonic() - patience.began
+        for line in (*_news(known, told), *_still(known, lasted, told)):
             say(line)
         if known.get("state") == "ready":
-            say(f"All is up after {time.monotonic() - began:.0f} s.")
+            say(f"All is up after {lasted:.0f} s.")
             return
         if starter is not None and starter.poll() is not None and supervisor_pid(home) is None:
             raise Unavailable(f"The supervisor ended at once: {log_tail(home, 'supervisor')}")
         _refuse_the_hopeless(home, known)
+        patience.look(*_coming(home, known, starter))
         time.sleep(0.2)
-    waiting = [name for name, child in state(home).get("processes", {}).items() if child["state"] not in ("ready", "done")]
-    waiting = waiting or ["supervisor"]
-    raise Unavailable(f"Not all is up after {patience_s:g} s: {', '.join(waiting)}. Look at `./airlock logs {waiting[0]}`.")
+    waiting = list(_waiting(state(home))) or ["supervisor"]
+    raise Unavailable(f"{why}: {', '.join(waiting)}. Look at `./airlock logs {waiting[0]}`, then run `./airlock up` again.")
+
+
+def _waiting(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The processes that are not up."""
+    return {name: child for name, child in known.get("processes", {}).items() if child["state"] not in ("ready", "done")}
+
+
+def _coming(home: Path, known: dict[str, Any], starter: subprocess.Popen[bytes] | None) -> tuple[object, list[int]]:
+    """What shows that something moves, apart from processors: states and the length of logs; and the pids of what is still coming."""
+    waiting = _waiting(known)
+    logs = [path.stat().st_size for name in waiting if (path := home / "logs" / f"{name}.log").exists()]
+    pids = [child["pid"] for child in waiting.values() if child["pid"]]
+    if not known.get("processes") and starter is not None:
+        pids.append(starter.pid)
+    return ({name: (child["state"], child["pid"]) for name, child in known.get("processes", {}).items()}, logs), pids
+
+
+def _still(known: dict[str, Any], lasted: float, told: set[str]) -> Iterator[str]:
+    """Every half a minute what is still coming."""
+    if lasted >= STILL_S and f"{lasted // STILL_S}" not in told:
+        told.add(f"{lasted // STILL_S}")
+        yield f"  still coming after {lasted:.0f} s: {', '.join(_waiting(known)) or 'supervisor'}"
 
 
 def _news(known: dict[str, Any], told: set[str]) -> Iterator[str]:

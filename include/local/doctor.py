@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-import redis
-
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.local import control, store
@@ -36,6 +34,8 @@ def streams(settings: Settings) -> list[str]:
     Raises:
         Unavailable: the stream server does not answer.
     """
+    import redis
+
     try:
         return [key.decode() for key in redis.Redis.from_url(settings.valkey_url("broker"), socket_timeout=3).scan_iter("task:*")]
     except redis.ConnectionError as error:

@@ -25,5 +25,10 @@ def prepare(settings: Settings) -> None:
     build(settings)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare this home."""
     prepare(settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -29,15 +29,41 @@ class Process:
     needs: tuple[str, ...] = ()  # names that must be ready before it starts
     ready: Callable[[], bool] = _always
     address: str = ""
+    early: bool = False  # its start is long and needs nobody: it begins before all others, wherever it stands in the list
     once: bool = False  # a step: it must end with 0, and then counts as ready
     stop_signal: int = signal.SIGTERM
     stop_s: float = 10.0  # seconds until it is killed
     before_start: Callable[[], None] = field(default=_nothing)
     after_stop: Callable[[], None] = field(default=_nothing)
+    nursery: str = ""  # name of the nursery that forks it; its command is then `python -m MODULE …`
+    is_nursery: bool = False  # it forks others: ready is what it says on its line
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
+
+
+NURSERY, GATE_NURSERY = "nursery", "gate-nursery"
+NURSLINGS = (
+    "include.local.prepare",
+    "include.local.offline_model",
+    "include.sandbox.warden",
+    "include.broker.__main__",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.loops.auto",
+)
+
+
+def _nurseries() -> list[Process]:
+    """Two: one for what most of ours share, and one, forked by it, that has Great Expectations loaded beside.
+
+    The relay is in neither: bytes of a worker's choice reach it, so it shares no memory image with whoever holds a key.
+    """
+    module = "include.local.nursery"
+    return [
+        Process(NURSERY, _python(module, *NURSLINGS), is_nursery=True),
+        Process(GATE_NURSERY, _python(module, "include.gate.__main__"), (NURSERY,), nursery=NURSERY, is_nursery=True),
+    ]
 
 
 def _postgres(settings: Settings) -> Process:
@@ -89,15 +115,23 @@ def _model(settings: Settings) -> list[Process]:
     folders = filter(None, settings.playbooks.split(":"))  # looked through before our own
     command = _python("include.local.offline_model", "--port", str(settings.offline_port), "--playbooks", *folders)
     return [
-        Process("offline-model", command, ready=lambda: health.tcp(settings.offline_port), address=f"127.0.0.1:{settings.offline_port}")
+        Process(
+            "offline-model",
+            command,
+            (NURSERY,),
+            ready=lambda: health.tcp(settings.offline_port),
+            address=f"127.0.0.1:{settings.offline_port}",
+            nursery=NURSERY,
+        )
     ]
 
 
 def _brokers(settings: Settings) -> list[Process]:
     agents = sorted({keys.DEFAULT_AGENT, *(() if settings.offline else keys.holders(settings.keys_dir))})
-    needs = ("prepare", "valkey", *(("offline-model",) if settings.offline else ()))
+    needs = (NURSERY, "prepare", *({"valkey"} & {server.name for server in _servers(settings)}))
+    command = _python("include.broker", "--agent")
     return [
-        Process(f"broker-{agent}", _python("include.broker", "--agent", agent), needs, ready=lambda: health.listens(settings, "broker"))
+        Process(f"broker-{agent}", (*command, agent), needs, ready=lambda: health.listens(settings, "broker"), nursery=NURSERY)
         for agent in agents
     ]
 
@@ -106,12 +140,12 @@ def default_processes(settings: Settings) -> list[Process]:
     """Everything that runs, in the order of starting. Stopping goes the other way round."""
     servers = _servers(settings)
     own = {server.name for server in servers}
-    prepare = Process("prepare", _python("include.local.prepare"), tuple(own & {"postgres"}), once=True)
+    prepare = Process("prepare", _python("include.local.prepare"), (NURSERY, *(own & {"postgres"})), once=True, nursery=NURSERY)
     control = settings.run_dir / "relay-control.sock"
     image = [] if settings.engine == "bubblewrap" else [Process("image", _python("include.local.image"), once=True)]
     relay = Process(
         "relay",
-        _python("include.sandbox.relay"),
+        _python("include.sandbox.relay_start"),
         tuple(own & {"valkey"}),
         ready=control.exists,
         before_start=lambda: control.unlink(missing_ok=True),
@@ -119,24 +153,26 @@ def default_processes(settings: Settings) -> list[Process]:
     warden = Process(
         "warden",
         _python("include.sandbox.warden"),
-        ("prepare", "relay", *(step.name for step in image)),
+        (NURSERY, "prepare", "relay", *(step.name for step in image)),
         ready=lambda: health.warden(settings),
         address=str(settings.warden_socket),
+        nursery=NURSERY,
     )
-    gatekeeper = Process("gatekeeper", _python("include.gate"), ("prepare",), ready=lambda: health.listens(settings, "gatekeeper"))
+    gatekeeper = Process(
+        "gatekeeper",
+        _python("include.gate"),
+        (GATE_NURSERY, "prepare"),
+        ready=lambda: health.listens(settings, "gatekeeper"),
+        nursery=GATE_NURSERY,
+    )
     airflow = Process(
         "airflow",
         _python("include.local.airflow"),
-        tuple(own & {"postgres"}),  # its imports take longer than prepare, which makes its database
+        early=True,  # it imports for seconds, and then waits for its database itself
         ready=lambda: health.airflow(settings),
         address=settings.api_url,
         stop_s=25,
         after_stop=lambda: revoke_what_is_at_work(settings),
     )
-    brokers = [
-        Process(
-            broker.name, broker.command, tuple(need for need in broker.needs if need != "valkey" or "valkey" in own), ready=broker.ready
-        )
-        for broker in _brokers(settings)
-    ]
-    return [*servers, *image, prepare, *_model(settings), relay, warden, *brokers, gatekeeper, airflow]
+    ours = [*image, prepare, *_model(settings), relay, warden, *_brokers(settings), gatekeeper]
+    return [*_nurseries(), *servers, *ours, airflow]

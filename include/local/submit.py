@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from include.database.unit_of_work import transaction
 from include.errors import BadInput, Conflict, Unavailable
+from include.flow.poke import poke
 from include.goals.models import GoalRequest
 from include.local import store
 from include.local.rest import Airflow
@@ -150,6 +151,7 @@ def submit(settings: Settings, request: GoalRequest, patience_s: float = 120.0) 
         _refuse_another_body(airflow, run_id, request, body)
     elif answer.status_code not in (200, 201):
         raise BadInput("goal", _detail(answer), "Correct it and submit again; see `./airlock goal submit --help`.")
+    poke()
     return _wait_for_the_goal(settings, airflow, run_id, request.key, patience_s)
 
 

@@ -1,7 +1,8 @@
 """One supervisor a home: starts the processes in order, restarts what crashes, stops all. ``python -m include.local.supervisor``.
 
-It judges a process by its exit status and by its answer, never by a pid file. Every child dies with it (the parent-death signal),
-and what outlived an earlier supervisor is stopped before anything starts. What it knows stands in ``home/run/state.json``.
+It judges a process by its exit status and by its answer, never by a pid file. Our own processes are forked by a nursery that has
+imported them already (``nursery``); all are the supervisor's children. Every child dies with it (the parent-death signal), and what
+outlived an earlier supervisor is stopped before anything starts. What it knows stands in ``home/run/state.json``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from include.local import keys, leftovers, runtime
+from include.local.nursery import Forked, Line
 from include.local.processes import Process, default_processes
-from include.settings import ROOT, load
+from include.settings import ROOT, Settings, load
 
 BACKOFF_S = (1.0, 30.0)
 STEADY_S = 10.0  # a process that was ready for so long begins its backoff anew
@@ -38,7 +41,7 @@ class Child:
 
     process: Process
     state: str = "waiting"  # waiting, starting, ready, unhealthy, done, crashed
-    popen: subprocess.Popen[bytes] | None = None
+    popen: subprocess.Popen[bytes] | Forked | None = None
     restarts: int = 0
     falls: int = 0  # restarts in a row after a short life: what the pause grows with
     since: float = 0.0
@@ -77,6 +80,7 @@ class Supervisor:
         self.model = model
         self.stopping = False
         self._written = ""
+        self._lines: dict[str, Line] = {}
         self._wake, theirs = socket.socketpair()
         for end in (self._wake, theirs):
             end.setblocking(False)
@@ -88,7 +92,7 @@ class Supervisor:
         """Start, watch, and at SIGTERM or SIGINT stop everything."""
         self._listen()
         while not self.stopping:
-            for child in self.children.values():
+            for child in sorted(self.children.values(), key=lambda child: not child.process.early):
                 self._tend(child)
             self._reap_orphans()
             self._write("ready" if all(child.is_up for child in self.children.values()) else "starting")
@@ -136,8 +140,28 @@ class Supervisor:
             return
         child.state, child.since, child.ready_at, child.misses = "starting", time.time(), 0.0, 0
 
-    def _spawn(self, process: Process) -> subprocess.Popen[bytes]:
-        log = open_log(self.home, process.name)
+    def _spawn(self, process: Process) -> subprocess.Popen[bytes] | Forked:
+        with open_log(self.home, process.name) as log:
+            if not process.is_nursery:
+                with open(os.devnull, "rb") as nothing:
+                    return self._begin(process, nothing.fileno(), log)
+            if old := self._lines.pop(process.name, None):
+                old.close()
+            line = self._lines[process.name] = Line()
+            with line.theirs:
+                return self._begin(process, line.theirs.fileno(), log)
+
+    def _begin(self, process: Process, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+        """Have its nursery fork it; where there is none, or it does not answer, start its program anew."""
+        if line := self._lines.get(process.nursery):
+            try:
+                arguments, environment = process.command[3:], child_environment(self.home)
+                return line.fork(process.command[2], arguments, environment, (stdin, log.fileno()), process.stop_signal)
+            except (OSError, ValueError) as error:
+                self._say(f"{process.nursery} does not fork {process.name} ({error}); it is started without")
+        return self._execute(process, stdin, log)
+
+    def _execute(self, process: Process, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
         mine = os.getpid()
 
         def die_with_parent() -> None:
@@ -146,11 +170,10 @@ class Supervisor:
             if os.getppid() != mine:
                 os._exit(1)
 
-        with log:
-            return subprocess.Popen(
-                process.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=child_environment(self.home), start_new_session=True, preexec_fn=die_with_parent,
-            )  # fmt: skip
+        return subprocess.Popen(
+            process.command, cwd=ROOT, stdin=stdin, stdout=log, stderr=log,
+            env=child_environment(self.home), start_new_session=True, preexec_fn=die_with_parent,
+        )  # fmt: skip
 
     def _ended(self, child: Child, now: float) -> None:
         assert child.popen is not None
@@ -169,7 +192,8 @@ class Supervisor:
 
     def _look(self, child: Child, now: float) -> None:
         child.looked = now
-        if child.process.ready():
+        ready = self._lines[child.process.name].ready if child.process.is_nursery else child.process.ready
+        if ready():
             child.state, child.misses, child.ready_at = "ready", 0, child.ready_at or time.time()
         elif child.state != "starting":
             child.misses += 1
@@ -259,8 +283,11 @@ def take_lock(home: Path) -> IO[str] | None:
     return None
 
 
-def main() -> int:
-    """Run the default processes of this home.
+def main(processes: Callable[[Settings], list[Process]] = default_processes) -> int:
+    """Run the processes of this home.
+
+    Args:
+        processes: makes the list of them.
 
     Returns:
         The exit code: 0, also when another supervisor already runs.
@@ -279,7 +306,7 @@ def main() -> int:
     model = (
         "offline playbook" if settings.offline else f"{settings.anthropic_base_url or 'the Anthropic API'} (keys of {', '.join(stored)})"
     )
-    Supervisor(home, default_processes(settings), notes, model).run()
+    Supervisor(home, processes(settings), notes, model).run()
     return 0
 
 

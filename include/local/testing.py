@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from include.local import checks, lanes
+from include.local import checks, lanes, long
 from include.local.control import Say
 from include.local.lanes import Lane
 from include.settings import ROOT, load
@@ -36,8 +36,6 @@ def run(arguments: list[str], say: Say) -> int:
         return _finish([_checks(), [_pytest("fast", 2, "fast", ignore=STACKS)]], say)
     _ensure_image(say)
     if arguments and arguments[0] == "--long":
-        from include.local import long
-
         return long.run(arguments[1:], say)
     if arguments:
         return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=lanes.environment(), check=False).returncode

@@ -101,6 +101,12 @@ def candidate(settings: Settings, opened: Opened) -> Candidate | Failed:
     return made
 
 
+def still(settings: Settings, opened: Opened, found: Candidate) -> bool:
+    """True while the goal branch is where it was when this candidate was made: made again, it would be the same."""
+    repository = mirror.path_of(settings, opened.run["repository"])
+    return trees.resolve(repository, f"refs/heads/{opened.run['goal_branch']}") == found.parents[0]
+
+
 def held(connection: Connection, settings: Settings, opened: Opened) -> Candidate | None:
     """The candidate that the gate is judging, or found red: it stands, although the target may have moved meanwhile."""
     repository = mirror.path_of(settings, opened.run["repository"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import redis.asyncio as redis
-from redis.exceptions import RedisError as StreamsDown
-from redis.exceptions import ResponseError
-from redis.utils import HIREDIS_AVAILABLE
-
+from include import lazy
 from include.messages.models import MAX_BODY_BYTES
+
+with lazy.without("opentelemetry"):  # its metrics are not used, and are half of what it loads
+    import redis.asyncio as redis
+    from redis.exceptions import RedisError as StreamsDown
+    from redis.exceptions import ResponseError
+    from redis.utils import HIREDIS_AVAILABLE
 
 GROUP = "broker"
 DEAD_LETTERS_KEPT = 1_000

@@ -166,5 +166,5 @@ def set_ref(mirror: Path, ref: str, commit: str) -> None:
     Raises:
         GitFailed: it could not be written.
     """
-    while (old := find(mirror, ref) or ZERO) != commit:
-        move_ref(mirror, ref, commit, old)
+    while (old := find(mirror, ref) or ZERO) != commit and not move_ref(mirror, ref, commit, old):
+        pass

@@ -17,7 +17,7 @@ from include.sandbox.models import Exit, Spec
 
 FIRST_UID: Final = 20000
 SLOTS: Final = 200
-_READY_S: Final = 15.0
+_READY_S: Final = 60.0
 
 
 class Slot:
@@ -123,7 +123,7 @@ class BubblewrapEngine:
         try:
             said = await asyncio.wait_for(process.stdout.readline(), _READY_S)
         except TimeoutError:
-            said = b"nothing for 15 s"
+            said = f"nothing for {_READY_S:g} s".encode()
         if said != b"ready\n":
             await self.kill(sandbox.spec.name)
             rest = (said + await process.stdout.read(2000)).decode(errors="replace").strip()

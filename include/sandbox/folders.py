@@ -71,7 +71,7 @@ def toolbox(settings: Settings, into: Path) -> Path:
         raise SandboxFailed(f"{settings.toolbox_dir}/worker.pyz is missing. Run `./airlock up` again: it builds the toolbox.")
     target = into / f".toolbox-{_fingerprint(settings.toolbox_dir)}"
     if not target.exists():
-        _copy_readable(settings.toolbox_dir, target)
+        _copy_readable(settings.toolbox_dir, target)  # with what is compiled in it: a test run would else compile pytest anew
     return target
 
 
@@ -87,7 +87,7 @@ def _fingerprint(folder: Path) -> str:
 def _copy_readable(source: Path, target: Path, *ignored: str) -> None:
     """Copy a tree under a temporary name, readable by all, then give it its name."""
     part = Path(tempfile.mkdtemp(prefix=f"{target.name}.part-", dir=target.parent))  # its own: two sandboxes may start at once
-    shutil.copytree(source, part, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", *ignored))
+    shutil.copytree(source, part, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*ignored))
     subprocess.run(["chmod", "-R", "a+rX,go-w", str(part)], check=True)
     try:
         part.rename(target)
@@ -117,5 +117,5 @@ def own_python(into: Path) -> Path:
     """A copy of the Python that runs us, without installed packages and its own tests; made once for each version."""
     target = into / f".python-{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
     if not target.exists():
-        _copy_readable(Path(sys.base_prefix), target, "site-packages", "test", "idlelib", "*.a", "share", "include")
+        _copy_readable(Path(sys.base_prefix), target, "__pycache__", "site-packages", "test", "idlelib", "*.a", "share", "include")
     return target

@@ -8,8 +8,6 @@ import os
 import signal
 from pathlib import Path
 
-import httpx
-
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.sandbox import folders, profile, store, workspace
@@ -42,6 +40,8 @@ def _owned() -> set[str]:
 
 
 def _containers(settings: Settings) -> list[str]:
+    import httpx  # half a second of every command, for one that asks
+
     transport = httpx.HTTPTransport(uds=settings.docker_host.removeprefix("unix://"))
     filters = json.dumps({"label": [f"{profile.OWNER_LABEL}={folders.owner(settings)}"]})
     try:

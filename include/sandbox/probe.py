@@ -51,7 +51,7 @@ async def choose(settings: Settings, quota: bool) -> Engine:
 
 async def _docker_problem(settings: Settings) -> str:
     """Why containers cannot be used; empty: they can."""
-    async with client(settings.docker_host, timeout_s=5) as http:
+    async with client(settings.docker_host) as http:
         try:
             if (await http.get("/_ping")).status_code != 200:
                 return f"{settings.docker_host} does not answer as an engine"
@@ -75,7 +75,7 @@ async def _bubblewrap_problem(root: Path) -> str:
         try:
             python, extra = await asyncio.to_thread(folders.python_inside, root)
             uid = engine.uid(probe) or os.getuid()
-            await engine.create(Spec(probe, UUID(int=0), "probe", folder, (*mounts, *((extra,) if extra else ())), 20, uid, python))
+            await engine.create(Spec(probe, UUID(int=0), "probe", folder, (*mounts, *((extra,) if extra else ())), 60, uid, python))
             await engine.start(probe)
             done = await engine.wait(probe)
             return "" if done.code == 0 else f"a trial ended with {done.code}: {(await engine.logs(probe)).decode(errors='replace')[:300]}"

@@ -1,6 +1,6 @@
 """The relay of a node: what comes from sandboxes arrives here, and so it holds nothing but a stream credential and listening sockets.
 
-``python -m include.sandbox.relay``. The warden passes the sockets over ``home/run/relay-control.sock``, one for each live attempt. On
+``python -m include.sandbox.relay_start``. The warden passes the sockets over ``home/run/relay-control.sock``, one for each live attempt. On
 each a worker can only append to its own outbox and read its own inbox, in length-prefixed frames (docs/architecture.md); the content is
 never read.
 """
@@ -22,12 +22,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import redis.asyncio as redis
-from redis.exceptions import ConnectionError as StreamsAway
-from redis.exceptions import RedisError
-
-from include import faults
+from include import faults, lazy
 from include.sandbox.sockets import listen_seqpacket, peer_uid
+
+with lazy.without("opentelemetry"):  # its metrics are not used, and are half of what it loads
+    import redis.asyncio as redis
+    from redis.exceptions import ConnectionError as StreamsAway
+    from redis.exceptions import RedisError
 
 DONE, REFUSED, LATER = 0, 1, 2
 PUT, GET = 1, 2
@@ -44,9 +45,6 @@ WAIT_MS: Final = 5000
 ENTRIES: Final = 16
 UNPRIVILEGED_UID: Final = 19999
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
-_ENVIRONMENT: Final = frozenset(
-    {"PATH", "LANG", "LC_ALL", "AIRLOCK_HOME", "AIRLOCK_STARTED_BY", "AIRLOCK_FAULTS"}
-)  # no secret reaches it by another name
 _GET: Final = struct.Struct(">QQH")
 _ENTRY: Final = struct.Struct(">QQI")
 _HEX: Final = frozenset(b"0123456789abcdef")
@@ -273,21 +271,6 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _start_clean() -> None:
-    """Without arguments: read the settings, and become a fresh process that never saw PostgreSQL's password."""
-    from include.settings import settings
-
-    mine = settings()
-    mine.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secret = mine.run_dir / "relay.password"
-    secret.unlink(missing_ok=True)
-    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(mine.valkey_password)
-    arguments = ["--control", str(mine.run_dir / "relay-control.sock"), "--valkey", f"{mine.valkey_host}:{mine.valkey_port}"]
-    kept = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.startswith("PYTHON")}
-    os.execve(sys.executable, [sys.executable, "-m", "include.sandbox.relay", *arguments, "--password-file", str(secret)], kept)
-
-
 def _leave_root() -> None:
     """As root: go on as a user without any right; all modules are loaded and the control socket is bound by now."""
     if os.geteuid() == 0:
@@ -310,8 +293,6 @@ async def _run(streams: redis.Redis, control: socket.socket, trusted_uid: int) -
 
 def main() -> None:
     """Run until SIGTERM."""
-    if len(sys.argv) == 1:
-        _start_clean()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     arguments = _arguments(sys.argv[1:])
     host, _, port = arguments.valkey.rpartition(":")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import compileall
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
+import marshal
 import os
 import py_compile
 import shutil
@@ -54,13 +56,26 @@ def build(settings: Settings) -> Path:
     return target
 
 
-def worker_zip() -> bytes:
-    """``worker.pyz``: the island and nothing else, the same bytes for the same code."""
+def worker_zip(compiled: bool = False) -> bytes:
+    """``worker.pyz``: the island and nothing else, the same bytes for the same code.
+
+    Args:
+        compiled: with each module compiled beside its source, for this version of Python (another one passes it by). Those bytes may differ
+            from one process to the next.
+    """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:  # not deflated: each sealed child reads it
         for name, code in sorted(_island()):
-            archive.writestr(zipfile.ZipInfo(name, _EARLIEST), code, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, _EARLIEST), code)
+            if compiled and name.startswith("include/worker/"):
+                archive.writestr(zipfile.ZipInfo(f"{name}c", _EARLIEST), _bytecode(name, code))
     return buffer.getvalue()
+
+
+def _bytecode(name: str, code: bytes) -> bytes:
+    """A module as a file that Python loads without a look at the source (PEP 552: by a hash that is never checked)."""
+    made = compile(code, f"/opt/airlock/worker.pyz/{name}", "exec", dont_inherit=True)
+    return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(made)
 
 
 def _island() -> Iterator[tuple[str, bytes]]:
@@ -123,7 +138,8 @@ def _write(folder: Path, content: dict[str, bytes], version: str) -> None:
 
 
 def _compile(folder: Path) -> None:
-    """Compile pytest once for this version of Python (a sandbox cannot keep what it compiles); any other version passes it by."""
+    """Compile the worker and pytest once for this version of Python (a sandbox cannot keep what it compiles); any other passes it by."""
+    (folder / "worker.pyz").write_bytes(worker_zip(compiled=True))
     never_checked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(folder / "site", quiet=2, stripdir=str(folder), prependdir="/opt/airlock", invalidation_mode=never_checked)
 

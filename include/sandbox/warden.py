@@ -29,7 +29,6 @@ from include.sandbox.sockets import listen
 from include.settings import Settings, settings
 
 BEAT_S: Final = 10.0
-REAP_S: Final = 10.0
 AGAIN_S: Final = 0.5
 _FOR_EVER_S: Final = 10 * 365 * 86400.0
 log = logging.getLogger("warden")
@@ -125,9 +124,9 @@ async def _pulse(mine: Settings, link: RelayLink) -> None:
             await asyncio.sleep(AGAIN_S)
 
 
-async def _reap(attempts: Attempts) -> None:
+async def _reap(attempts: Attempts, every_s: float) -> None:
     while True:
-        await asyncio.sleep(REAP_S)
+        await asyncio.sleep(every_s)
         try:
             await attempts.reap()
         except (AirlockError, psycopg.Error, OSError) as error:
@@ -179,7 +178,7 @@ async def _work(mine: Settings, attempts: Attempts, link: RelayLink, rung: str, 
     attempts.ready = True
     await _register(mine, rung, notice)
     async with asyncio.TaskGroup() as group:
-        for part in (link.run(), Judge(mine, attempts).run(), _beat(mine), _pulse(mine, link), _reap(attempts)):
+        for part in (link.run(), Judge(mine, attempts).run(), _beat(mine), _pulse(mine, link), _reap(attempts, mine.reap_s)):
             group.create_task(part)
 
 

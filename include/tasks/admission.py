@@ -45,6 +45,7 @@ class _Asked(NamedTuple):
     row: dict[str, Any]
     task: Task
     ti_id: str
+    tries: int
 
 
 class _Start(NamedTuple):
@@ -62,7 +63,8 @@ def entry(
     document: str,
     key: str,
     ti_id: str,
-    cleared: bool,
+    tries: int,
+    retries: int,
     open_run: OpenRun,
     taken: Taken | None = None,
 ) -> Admission:
@@ -73,8 +75,10 @@ def entry(
         document: JSON of the plan that it follows.
         key: of the task.
         ti_id: the admit step's Airflow task-instance id.
-        cleared: True if this step was cleared in this run, by a person or by the door: only then may an ended goal run be opened again, and
-            only then is an attempt that lives not the one that this step granted before it was killed.
+        tries: how many Airflow allows this step now. A clear, by a person or by the door, raises it; a try after a kill, or after Airflow
+            took a slow step for dead, does not. Only after a clear may an ended goal run be opened again, and only then is an attempt that
+            lives not the one that this step granted before.
+        retries: the step's own, what ``tries`` is before any clear.
         open_run: brings the goal run to RUNNING and returns its row; called only when the task may enter.
         taken: what was taken in of the attempt that is resumed, when ``take_in`` was asked for.
 
@@ -84,6 +88,8 @@ def entry(
     row = tasks.lock(connection, run["id"], key)
     if row["state"] == TaskRunState.COMPLETED:
         return Admission("merged", f"Task {key} is merged already as {row['merged_commit'][:12]}; nothing is done again.")
+    since = tasks.cleared_since(connection, row["id"], row["epoch"], tries)
+    cleared = tries > retries if since is None else since
     by_person = cleared and not tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
     if run["state"] in ENDED_RUNS and not by_person:
         return Admission("refused", f"The goal run is {run['state']}: {run['reason']} Clear the step in Airflow to open it again.")
@@ -96,7 +102,7 @@ def entry(
     if not by_person and (seconds := tasks.seconds_until_due(connection, row["id"], ti_id)):
         return Admission("wait", f"The next attempt is due in {seconds} s: {row['reason']}", "due", row["id"])
     if row["epoch"]:  # its place is room: an attempt that was cleared must not wait for itself
-        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
+        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow" if by_person else "a newer attempt took over")
     source = resume.goes_on_from(connection, row)
     left = resume.left_behind(connection, row["id"], source) if source else None
     if left is not None and not left.over:
@@ -106,7 +112,7 @@ def entry(
         return Admission("wait", "All places are taken (or no warden is alive); waiting for room.", "room", "any")
     if left is not None and left.handed_in and (taken is None or taken.epoch != left.epoch):
         return Admission("take_in", f"Taking in what attempt {left.epoch} had committed.", left=left)
-    return _admit(connection, settings, _Asked(open_run(), row, task, ti_id), node, left, taken)
+    return _admit(connection, settings, _Asked(open_run(), row, task, ti_id, tries), node, left, taken)
 
 
 def _admit(
@@ -158,7 +164,7 @@ def _grant(connection: Connection, settings: Settings, asked: _Asked, node: dict
     run, row, task = asked.run, asked.row, asked.task
     bundles.export_bundle(settings, mirror.path_of(settings, run["repository"]), start.commit)
     leases.revoke_task(connection, row["id"], "a newer attempt took over")
-    epoch = tasks.new_attempt(connection, row["id"], node, start.resumed_from)
+    epoch = tasks.new_attempt(connection, row["id"], node, start.resumed_from, asked.tries)
     terms = Terms(
         seconds=min(task.lease.max_minutes * 60, run["seconds_left"]),
         max_tokens=task.lease.max_tokens,

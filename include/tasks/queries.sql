@@ -21,7 +21,11 @@ UPDATE task_runs SET epoch = epoch + 1, state = 'LEASED', reason = '', due_at = 
 WHERE id = %(task_run)s RETURNING epoch
 
 -- name: insert_attempt | the row of a new attempt
-INSERT INTO attempts (task_run, epoch, node, rung, resumed_from) VALUES (%(task_run)s, %(epoch)s, %(node)s, %(rung)s, %(resumed_from)s)
+INSERT INTO attempts (task_run, epoch, node, rung, resumed_from, admit_tries)
+VALUES (%(task_run)s, %(epoch)s, %(node)s, %(rung)s, %(resumed_from)s, %(admit_tries)s)
+
+-- name: cleared_since | was the admit step cleared after it granted this attempt? A clear allows a step more tries, a retry does not
+SELECT %(tries)s > admit_tries AS cleared FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
 
 -- name: attempt | one attempt
 SELECT * FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
@@ -70,9 +74,8 @@ FROM attempts a WHERE a.task_run = %(task_run)s AND a.epoch = %(epoch)s
 -- name: plan_of | the plan that a task run is a part of
 SELECT t.key, p.document FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN plans p ON p.seq = r.plan WHERE t.id = %(task_run)s
 
--- name: left_behind | what an attempt that is resumed began with and left; over: it leaves no more, or its warden had half a minute for it
-SELECT l.task_run, l.epoch, l.id AS lease, l.input_commit, e.handin_sha256 IS NOT NULL AS handed_in,
-  l.ended_at IS NOT NULL OR COALESCE(l.revoked_at < clock_timestamp() - interval '30 seconds', false) AS over
+-- name: left_behind | what an attempt that is resumed began with and left; over: it leaves no more, or its warden had its time for it
+SELECT l.task_run, l.epoch, l.id AS lease, l.input_commit, e.handin_sha256 IS NOT NULL AS handed_in, leaves_no_more(l) AS over
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id
 WHERE l.kind = 'work' AND l.task_run = %(task_run)s AND l.epoch = %(epoch)s
 

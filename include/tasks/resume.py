@@ -26,7 +26,7 @@ class Left(NamedTuple):
     lease: UUID
     input_commit: str  # what it began from
     handed_in: bool  # the warden copied a bundle out of its sandbox: what it had committed
-    over: bool  # nothing more comes: its sandbox is gone, or the warden did not end it in half a minute
+    over: bool  # nothing more comes: its sandbox is gone, or the warden had its time for it
 
 
 class Taken(NamedTuple):

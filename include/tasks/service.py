@@ -86,13 +86,34 @@ def to_policy_check(connection: Connection, row: dict[str, Any]) -> None:
     set_state(connection, row["id"], TaskRunState.POLICY_CHECK)
 
 
-def new_attempt(connection: Connection, task_run: str, node: dict[str, Any], resumed_from: int | None) -> int:
-    """The next epoch and its attempt, which goes on from that of an older epoch or starts over; returns the epoch."""
+def new_attempt(connection: Connection, task_run: str, node: dict[str, Any], resumed_from: int | None, admit_tries: int) -> int:
+    """The next epoch and its attempt, which goes on from that of an older epoch or starts over; returns the epoch.
+
+    Args:
+        admit_tries: how many tries Airflow allows the admit step that grants it, see ``cleared_since``.
+    """
     row = connection.execute(_SQL.next_epoch, {"task_run": task_run}).fetchone()
     assert row is not None
-    names = {"task_run": task_run, "epoch": row["epoch"], "node": node["name"], "rung": node["rung"], "resumed_from": resumed_from}
+    names = {"task_run": task_run, "epoch": row["epoch"], "node": node["name"], "rung": node["rung"], "resumed_from": resumed_from,
+             "admit_tries": admit_tries}  # fmt: skip
     connection.execute(_SQL.insert_attempt, names)
     return int(row["epoch"])
+
+
+def cleared_since(connection: Connection, task_run: str, epoch: int, tries: int) -> bool | None:
+    """Was the admit step cleared, by a person or the door, after it granted this attempt?
+
+    Airflow tries a step again by itself when its process died, or was so slow that it looked dead. Such a try has another id, like one
+    after a clear; but only a clear raises the number of tries that it allows.
+
+    Args:
+        tries: how many Airflow allows the admit step now (``max_tries``).
+
+    Returns:
+        None if it cannot be told: there is no such attempt, or it was granted by an older version.
+    """
+    row = connection.execute(_SQL.cleared_since, {"task_run": task_run, "epoch": epoch, "tries": tries}).fetchone()
+    return row["cleared"] if row else None
 
 
 def handed_in(connection: Connection, task_run: str, epoch: int) -> None:

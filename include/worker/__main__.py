@@ -1,10 +1,12 @@
-"""``python3 -I -S worker.pyz work | verify``; the zipapp's own children are ``seal`` and ``search``."""
+"""``python3 -I -S worker.pyz work | verify``; the zipapp's own children are ``seal``, ``sequence`` and ``search``."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from include.worker.paths import Paths
+if TYPE_CHECKING:  # who seals itself has no use for it, and each sealed child would pay for it
+    from include.worker.paths import Paths
 
 
 def main(arguments: list[str], paths: Paths | None = None) -> int:
@@ -16,17 +18,23 @@ def main(arguments: list[str], paths: Paths | None = None) -> int:
     """
     match arguments:
         case ["work"]:
+            from include.worker import paths as places
             from include.worker import work
 
-            return work.main(paths or Paths())
+            return work.main(paths or places.Paths())
         case ["verify"]:
+            from include.worker import paths as places
             from include.worker import verify
 
-            return verify.main(paths or Paths())
+            return verify.main(paths or places.Paths())
         case ["seal", _, _, *_]:
             from include.worker import seal
 
             return seal.main(arguments[1:])
+        case ["sequence", _]:
+            from include.worker import sequence
+
+            return sequence.main(arguments[1:])
         case ["search", _]:
             from include.worker import search
 

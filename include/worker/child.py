@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from include.worker import strict_json, syscalls
+from include.worker import sequence, strict_json, syscalls
 from include.worker.errors import NotSealed
 from include.worker.paths import Paths
 from include.worker.seal import REFUSED_EXIT, Policy
+from include.worker.sequence import Command, Ran
 
 
 class Finished(NamedTuple):
@@ -60,16 +61,50 @@ def run(
     Raises:
         NotSealed: it could not be sealed and was not run.
     """
+    words = strict_json.dumps(policy._asdict()).decode()
+    program = ["seal", words, *command]
+    return _run(paths, program, timeout_s, cwd, stdin, environment or {}, keep, stop)
+
+
+def run_all(
+    paths: Paths, policy: Policy, commands: list[Command], *, timeout_s: float, cwd: Path, environment: dict[str, str], keep: int
+) -> tuple[Finished, list[Ran]]:
+    """Run several commands in one seal, one after the other, until one fails or says what ends the sequence.
+
+    Args:
+        timeout_s: seconds after which everything that they started is killed.
+        keep: bytes kept of what they printed, all together.
+
+    Returns:
+        How the whole ended, and how each command that was run did; none if the whole did not end by itself.
+
+    Raises:
+        NotSealed: they could not be sealed and were not run.
+    """
+    words = strict_json.dumps(policy._asdict()).decode()
+    finished = _run(paths, ["sequence", words], timeout_s, cwd, sequence.asked(commands), environment, keep, None)
+    return finished, sequence.answered(finished.out) if finished.exit_code == 0 else []
+
+
+def _run(
+    paths: Paths,
+    program: list[str],
+    timeout_s: float,
+    cwd: Path,
+    stdin: bytes,
+    environment: dict[str, str],
+    keep: int,
+    stop: threading.Event | None,
+) -> Finished:
     others = descendants()
     started = time.monotonic()
-    words = strict_json.dumps(policy._asdict()).decode()
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(paths.program), "seal", words, *command],
+        [sys.executable, "-I", "-S", str(paths.program), *program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(paths.scratch), "LC_ALL": "C.UTF-8"} | (environment or {}),
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(paths.scratch), "LC_ALL": "C.UTF-8"} | environment,
         start_new_session=True,
     )
     tails = [_Tail(process.stdout, keep), _Tail(process.stderr, keep)]

@@ -1,20 +1,23 @@
 """git inside the sandbox: the code comes in as a bundle, and the work goes out as one.
 
 git's folder lies beside the work tree, not in it: what tests write can become a file, never a hook, a filter or a configuration. Each call
-is sealed all the same.
+is sealed all the same; what belongs together shares one seal, which costs more than git does.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from include.worker import child
 from include.worker.errors import GitFailed
 from include.worker.paths import Paths
 from include.worker.seal import DEVICES, Policy
+from include.worker.sequence import Command
 
 BASE, BRANCH = "airlock-base", "task"
 _HANDIN_BEING_MADE = "handin.part"
+_KEEP_BYTES = 16 * 1024 * 1024
 _HARDENED = (
     "core.hooksPath=/dev/null",
     "core.attributesFile=/dev/null",
@@ -60,9 +63,8 @@ class Repository:
         paths = self._paths
         paths.incoming.mkdir(exist_ok=True)
         where = [f"--separate-git-dir={paths.git}", str(paths.bundle), str(paths.repo)]
-        self._call("clone", "--quiet", "--no-tags", "--template=", f"--branch={BASE}", *where, cloned=False)
-        if branch != BASE:
-            self._call("checkout", "--quiet", "-b", branch)
+        clone = self._git("clone", "--quiet", "--no-tags", "--template=", f"--branch={BASE}", *where, cloned=False)
+        self._all(clone, *([self._git("checkout", "--quiet", "-b", branch)] if branch != BASE else []))
 
     def commit(self, paths: list[str], message: str) -> str | None:
         """Commit exactly these paths as they are now (one that is gone is a deletion); the commit's id, or None if nothing differs.
@@ -70,15 +72,27 @@ class Repository:
         Raises:
             GitFailed: git would not stage or commit; nothing was committed.
         """
-        if (branch := self._call("symbolic-ref", "--quiet", "HEAD")) != f"refs/heads/{BRANCH}":
-            raise GitFailed(f"the work tree is on {branch}, not on this attempt's branch {BRANCH}; nothing was committed")
-        self._call("reset", "--quiet")
-        if listed := self._worth_staging(paths):
-            self._call("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", stdin="\0".join(listed))
-        if not self._call("diff", "--cached", "--name-only", "--no-ext-diff"):
-            return None
-        self._call("commit", "--quiet", "--no-verify", "--cleanup=whitespace", "--file=-", stdin=message)
-        return self.tip()
+        on_branch = self._git("symbolic-ref", "--quiet", "HEAD", only=f"refs/heads/{BRANCH}")
+        start = [on_branch, self._git("reset", "--quiet")]
+        gone = [path for path in paths if not os.path.lexists(self._paths.repo / path)]
+        if gone:  # those that are neither there nor known to git are left out: ``git add`` fails on them, and there is nothing to do
+            ran = self._all(*start, self._git("ls-files", "-z", "--", *gone))
+            self._require_branch(ran)
+            known = set(ran[-1].split("\0"))
+            start, paths = [], [path for path in paths if path not in gone or path in known]
+        listed = "\0".join(paths)
+        add = [self._git("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=listed)] if paths else []
+        differs = self._git("diff", "--cached", "--name-only", "--no-ext-diff", unless="")
+        commit = self._git("commit", "--quiet", "--no-verify", "--cleanup=whitespace", "--file=-", stdin=message)
+        commands = [*start, *add, differs, commit, self._git("rev-parse", "--verify", "HEAD")]
+        ran = self._all(*commands)
+        if start:
+            self._require_branch(ran)
+        return ran[-1] if len(ran) == len(commands) else None
+
+    def _require_branch(self, ran: list[str]) -> None:
+        if ran[0] != f"refs/heads/{BRANCH}":
+            raise GitFailed(f"the work tree is on {ran[0]}, not on this attempt's branch {BRANCH}; nothing was committed")
 
     def tip(self) -> str:
         """The commit that the branch is at, 40 hex digits."""
@@ -95,10 +109,12 @@ class Repository:
         Raises:
             GitFailed: the bundle could not be made.
         """
-        if self._call("rev-list", "--count", f"{BASE}..{BRANCH}") == "0":
+        some = self._git("rev-list", "--count", f"{BASE}..{BRANCH}", unless="0")
+        ran = self._all(some, self._bundle(), self._git("rev-parse", "--verify", "HEAD"))
+        if len(ran) == 1:
             return None
-        self.keep()
-        return self.tip()
+        os.replace(self._part, self._paths.handin)
+        return ran[-1]
 
     def keep(self) -> None:
         """Write everything after the base as a bundle to the hand-in file: after each commit, so that a lost attempt leaves it behind.
@@ -108,31 +124,35 @@ class Repository:
         Raises:
             GitFailed: the bundle could not be made; the file is as it was.
         """
-        part = self._paths.workspace / _HANDIN_BEING_MADE
-        self._call("bundle", "create", "--quiet", str(part), f"{BASE}..{BRANCH}")
-        os.replace(part, self._paths.handin)
+        self._all(self._bundle())
+        os.replace(self._part, self._paths.handin)
 
-    def _worth_staging(self, paths: list[str]) -> list[str]:
-        """Without those that are neither there nor known to git: ``git add`` fails on them, and there is nothing to do."""
-        gone = [path for path in paths if not os.path.lexists(self._paths.repo / path)]
-        known = set(self._call("ls-files", "-z", "--", *gone).split("\0")) if gone else set()
-        return [path for path in paths if path not in gone or path in known]
+    @property
+    def _part(self) -> Path:
+        return self._paths.workspace / _HANDIN_BEING_MADE
 
-    def _call(self, *arguments: str, stdin: str = "", cloned: bool = True) -> str:
+    def _bundle(self) -> Command:
+        return self._git("bundle", "create", "--quiet", str(self._part), f"{BASE}..{BRANCH}")
+
+    def _call(self, *arguments: str) -> str:
+        return self._all(self._git(*arguments))[0]
+
+    def _git(self, *arguments: str, stdin: str = "", only: str | None = None, unless: str | None = None, cloned: bool = True) -> Command:
         paths = self._paths
-        command = ["git", *(word for setting in _HARDENED for word in ("-c", setting)), *arguments]
-        where = {"GIT_DIR": str(paths.git), "GIT_WORK_TREE": str(paths.repo)} if cloned else {}
-        finished = child.run(
-            paths,
-            Policy(read=(str(paths.bundle),), write=(str(paths.workspace), *DEVICES), cpu_s=300),
-            command,
-            timeout_s=300,
-            cwd=paths.repo if cloned else paths.workspace,
-            stdin=stdin.encode("utf-8"),
-            environment=_ENVIRONMENT | where,
-            keep=4 * 1024 * 1024,
+        where = [f"--git-dir={paths.git}", f"--work-tree={paths.repo}"] if cloned else []
+        words = ["git", *where, *(word for setting in _HARDENED for word in ("-c", setting)), *arguments]
+        return Command(words, str(paths.repo if cloned else paths.workspace), stdin, only, unless)
+
+    def _all(self, *commands: Command) -> list[str]:
+        """What each printed; fewer than were asked for if one of them ended the sequence."""
+        paths = self._paths
+        policy = Policy(read=(str(paths.bundle),), write=(str(paths.workspace), *DEVICES), cpu_s=300)
+        finished, ran = child.run_all(
+            paths, policy, list(commands), timeout_s=300, cwd=paths.workspace, environment=_ENVIRONMENT, keep=_KEEP_BYTES
         )
-        if finished.exit_code != 0:
-            said = finished.err.decode(errors="replace").strip()[-2000:]
-            raise GitFailed(f"git {arguments[0]} ended with {finished.exit_code}: {said}")
-        return finished.out.decode("utf-8", errors="surrogateescape").rstrip("\n")
+        if not ran:
+            raise GitFailed(f"git did not end by itself ({finished.exit_code}): {finished.err.decode(errors='replace').strip()[-2000:]}")
+        if ran[-1].code != 0:
+            verb = next(word for word in commands[len(ran) - 1].words[1:] if not word.startswith("-") and word not in _HARDENED)
+            raise GitFailed(f"git {verb} ended with {ran[-1].code}: {ran[-1].err.strip()[-2000:]}")
+        return [each.out for each in ran]

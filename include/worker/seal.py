@@ -60,12 +60,21 @@ def apply(policy: Policy) -> None:
         raise NotSealed(f"the command was not run, because it could not be sealed: {error}") from error
 
 
+def become(policy: str) -> None:
+    """Seal this process as told by the JSON of a policy, with nothing open but its standard streams.
+
+    Raises:
+        NotSealed: a part that must hold does not; nothing may be run.
+    """
+    given = strict_json.loads(policy.encode())
+    os.closerange(3, 4096)
+    apply(Policy(tuple(given["read"]), tuple(given["write"]), given["cpu_s"]))
+
+
 def main(arguments: list[str]) -> int:
     """Seal, then become the command. Returns only if that fails (125: not sealed, 127: no such command)."""
     try:
-        given = strict_json.loads(arguments[0].encode())
-        os.closerange(3, 4096)
-        apply(Policy(tuple(given["read"]), tuple(given["write"]), given["cpu_s"]))
+        become(arguments[0])
         os.execvpe(arguments[1], arguments[1:], os.environ)
     except NotSealed as error:
         print(error, file=sys.stderr)

@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from include.local.bench import moments, phases
+from include.settings import load
 from tests.conftest import wait_until
 from tests.kit.stack import CANARY, GIT, Stack
 
@@ -40,6 +42,19 @@ def test_demo_in_containers(containers: Stack) -> None:
 
 def test_demo_in_bubblewrap(processes: Stack) -> None:
     demo(processes, "bubblewrap")
+    tells_each_second(processes)
+
+
+def tells_each_second(stack: Stack) -> None:
+    """What ``./airlock bench goal`` reads is there: of a goal that ran, each phase of each attempt."""
+    run = stack.sql("SELECT id FROM goal_runs ORDER BY created_at LIMIT 1")[0]["id"]
+    found = phases.columns(
+        moments.of_goal(load(stack.home), run), {"rate": (), "column": ("rate",), "extremes": ("rate",), "docs": ("column",)}
+    )
+    assert [column.name for column in found] == ["goal", "rate", "column", "column_2", "extremes", "docs"]
+    whole = set(phases.TASK.values()) - {"door: steps cleared", "worker: hand-in"}
+    assert whole <= set(found[1].phases) and set(phases.GOAL.values()) <= set(found[0].phases)
+    assert all(0 < column.own < column.seconds for column in found[1:])
 
 
 def test_the_model_key_is_in_no_environment(processes: Stack) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from include.settings import load
 from tests.conftest import ROOT, wait_until
+from tests.kit.scale import patience
 from tests.kit.stack import GIT, Stack, repository
 
 pytestmark = pytest.mark.slow
@@ -218,4 +219,4 @@ def test_bad_input_ends_the_first_step_with_the_field_and_the_remedy(
         "intake": "failed", "plan": "upstream_failed", "launch": "upstream_failed", "wait": "failed"
     }  # fmt: skip
     assert words in containers.step_log("submit_goal", run, "intake")
-    assert steps["intake"]["duration"] < 10  # 5 s on a quiet machine
+    assert steps["intake"]["try_number"] == 1 and steps["intake"]["duration"] < patience(10)  # 5 s on a quiet machine

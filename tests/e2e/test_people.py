@@ -19,8 +19,8 @@ from include import settings as settings_module
 from tests.e2e.conftest import HERE
 from tests.e2e.people import matrix
 from tests.e2e.people.ends import compare
-from tests.e2e.people.trials import GOES_ON, Stand, Trial, reached, until
-from tests.kit.scale import count
+from tests.e2e.people.trials import GOES_ON, PLACES, Stand, Trial, reached, until
+from tests.kit.scale import LONG, count, limit
 from tests.kit.stack import CAPACITY, GIT, Stack, repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -52,10 +52,10 @@ def _stand(stack: Stack, folder: Path) -> Iterator[Stand]:
 
 
 def _repository(path: Path) -> Path:
-    """Branch main is the tiny project; on sleepy its tests take 8 s."""
+    """Branch main is the tiny project; on sleepy its tests take 10 s."""
     repository(HERE / "tiny", path)
     _git(path, "checkout", "-q", "-b", "sleepy")
-    (path / "tests" / "test_sleepy.py").write_text("import time\n\n\ndef test_sleepy():\n    time.sleep(8)\n")
+    (path / "tests" / "test_sleepy.py").write_text(f"import time\n\n\ndef test_sleepy():\n    time.sleep({limit(10):g})\n")
     _git(path, "add", "-A")
     _git(path, "commit", "-q", "-m", "Slow tests")
     _git(path, "checkout", "-q", "main")
@@ -132,9 +132,13 @@ def chosen(trials: list[Trial], request: pytest.FixtureRequest) -> list[Trial]:
     return [trial for trial in trials if re.search(cells, f"{trial.action} at {trial.place}")]
 
 
-def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest) -> None:
+@pytest.mark.sized
+@pytest.mark.parametrize("places", [(place,) for place in PLACES] if LONG else [PLACES], ids="-".join)
+def test_whatever_people_do(stand: Stand, request: pytest.FixtureRequest, places: tuple[str, ...]) -> None:
+    """Every day each action once, and each place; for releases every action at every place five times, place by place."""
     times = request.config.getoption("--times") or count(0, 5)
-    trials = chosen(matrix.all_cells(times) if times else matrix.diagonal(), request)
+    all_trials = matrix.all_cells(times) if times else matrix.diagonal()
+    trials = chosen([trial for trial in all_trials if trial.place in places], request)
     play(stand, trials, CAPACITY, request.config.getoption("--people-json"))
     for trial in trials:
         if trial.expected == GOES_ON:

@@ -46,6 +46,14 @@ def test_a_sound_database_shows_nothing(yard: Yard) -> None:
     assert [run.ended for run in found["runs"]] == [False]
 
 
+def test_what_was_taken_for_a_person_or_unwatched_is_seen(yard: Yard) -> None:
+    yard.attempt()
+    assert looked()["taken"] == ()
+    assert len(broken_by("UPDATE leases SET revoked_at = now(), revoke_reason = 'its steps were cleared in Airflow'")["taken"]) == 1
+    assert broken_by("UPDATE leases SET revoke_reason = 'the goal run has ended'")["taken"] == ()
+    assert len(broken_by("INSERT INTO evidence (lease, because) SELECT id, 'unwatched' FROM leases LIMIT 1")["taken"]) == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "statements"),
     [

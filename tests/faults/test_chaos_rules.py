@@ -98,6 +98,21 @@ def test_every_bar_is_broken_by_something() -> None:
     assert {bar.name for bar in judge(Facts.model_validate(SOUND)).bars} == set().union(*(bars for _, bars in WRONG))
 
 
+@pytest.mark.parametrize(
+    ("found", "bar"),
+    [
+        ({"failures": ("1 x lost (not counted): The sandbox was lost (unwatched).",)}, "attempts lost"),
+        ({"taken": ("airlock-v-1: unwatched",)}, "unwatched or taken for a person's"),
+        ({"runs": (run("a"), run("b", state="CANCELLED"))}, "goals not completed"),
+    ],
+)
+def test_where_nothing_is_killed_nothing_may_be_lost(found: dict[str, Any], bar: str) -> None:
+    facts = Facts.model_validate({**SOUND, "tasks": SOUND["tasks"], **found})
+    assert bar in {each.name for each in judge(facts, kills_nothing=True).bars if not each.holds}
+    assert bar not in {each.name for each in judge(facts).bars}  # where something is killed, an attempt may be
+    assert judge(Facts.model_validate(SOUND), kills_nothing=True).holds
+
+
 def test_a_goal_that_ended_otherwise_is_not_lost_and_its_work_may_lie_on_its_branch() -> None:
     runs = (run("a"), run("b", state="ESCALATED", reason="ten attempts were lost"))
     tasks = (*SOUND["tasks"][:3], task("g-b-2", state="ESCALATED"))

@@ -24,6 +24,7 @@ from include.plans.models import Plan, Task
 from include.settings import Settings
 from tests.conftest import ROOT, free_port, wait_until
 from tests.flow import probe
+from tests.kit.scale import patience
 
 
 class Airflow:
@@ -33,7 +34,7 @@ class Airflow:
         self.settings, self.dags = settings, dags
         self.states: dict[str, set[str]] = {}
         self.launcher: subprocess.Popen[bytes]
-        self.http = httpx.Client(base_url=settings.api_url, timeout=20, trust_env=False)
+        self.http = httpx.Client(base_url=settings.api_url, timeout=patience(20), trust_env=False)
         self.database = probe.database()
         self.metadata = psycopg.connect(settings.dsn("owner", "airflow"), autocommit=True)
 
@@ -83,7 +84,7 @@ class Airflow:
         return run
 
     def trigger(self, dag_id: str, run_id: str, seconds: float = 40) -> None:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + patience(seconds)
         while True:
             answer = self.http.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"dag_run_id": run_id, "logical_date": None})
             if answer.status_code == 200:
@@ -144,7 +145,7 @@ def start(home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(servers: Settings) -> Iterator[Airflow]:
     dags = servers.home / "probe_dags"
     dags.mkdir(exist_ok=True)
@@ -165,7 +166,7 @@ def airflow(servers: Settings) -> Iterator[Airflow]:
     finally:
         client.launcher.send_signal(signal.SIGTERM)
         try:
-            client.launcher.wait(30)
+            client.launcher.wait(patience(30))
         except subprocess.TimeoutExpired:
             client.launcher.kill()
         client.database.close()

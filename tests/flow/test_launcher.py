@@ -69,3 +69,36 @@ def test_nothing_outlives_a_killed_launcher(airflow: Airflow) -> None:
     wait_until("the launcher has forked", lambda: airflow.pid("launcher") == airflow.launcher.pid and airflow.pid("api-server"), 120)
     wait_for_airflow(airflow, airflow.launcher)
     print(f"\nAirflow is back {time.monotonic() - began:.1f} s after the next start")
+
+
+@pytest.mark.slow
+def test_a_component_ends_the_job_of_the_one_before_it_and_of_no_other(airflow: Airflow) -> None:
+    """What a killed triggerer watched is free at once, not after its threshold. Control: the job of another machine stays as it is."""
+    mine = "SELECT id, start_date, end_date, state FROM job WHERE job_type = 'TriggererJob' AND hostname <> 'elsewhere' ORDER BY id DESC LIMIT 1"
+    other = (
+        "INSERT INTO job (job_type, state, hostname, latest_heartbeat) VALUES ('TriggererJob', 'running', 'elsewhere', now()) RETURNING id"
+    )
+    (elsewhere,) = airflow.metadata.execute(other).fetchone()  # type: ignore[misc]
+    old = airflow.metadata.execute(mine).fetchone()[0]  # type: ignore[index]
+    try:
+        airflow.kill("triggerer")
+        wait_until("another triggerer is there", lambda: airflow.metadata.execute(mine).fetchone()[0] != old, 60)  # type: ignore[index]
+        new = airflow.metadata.execute(mine).fetchone()
+        ended = airflow.metadata.execute("SELECT end_date, state FROM job WHERE id = %s", (old,)).fetchone()
+        assert new and ended and ended[1] == "failed" and ended[0] <= new[1]
+        kept = airflow.metadata.execute("SELECT end_date, state FROM job WHERE id = %s", (elsewhere,)).fetchone()
+        assert kept == (None, "running")
+    finally:
+        airflow.metadata.execute("DELETE FROM job WHERE id = %s", (elsewhere,))
+
+
+@pytest.mark.slow
+def test_the_execution_api_has_its_newest_version_and_only_that(airflow: Airflow) -> None:
+    """The steps speak the newest (control: it knows the route, and wants a token); no other was made, which cost 2 CPU-s a process."""
+    from airflow.sdk.api.datamodels._generated import API_VERSION
+
+    def ask(version: str) -> int:
+        return airflow.http.get("/execution/variables/x", headers={"Airflow-API-Version": version, "Authorization": ""}).status_code
+
+    assert ask(API_VERSION) in (401, 403)
+    assert ask("2025-04-11") == 404

@@ -19,6 +19,7 @@ from include.clock import new_id
 from tests.conftest import wait_until
 from tests.flow import probe
 from tests.flow.conftest import Airflow, plan
+from tests.kit.scale import count, limit, patience
 
 GROUP = ["admit", "start", "lease", "verify", "merge"]
 END = [("land", 0), ("report", 0), ("outcome", 0)]
@@ -43,7 +44,7 @@ def holds_for_ever(airflow: Airflow, dag_id: str, run_id: str, attempts: int = 2
 def decided(airflow: Airflow, dag_id: str, epoch: int = 1, seconds: float = 40) -> dict[str, Any]:
     """The rework that a step of this run recorded, as soon as it has."""
     query = "SELECT r.* FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run WHERE g.dag_id = %s AND r.epoch = %s"
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while time.monotonic() < end:
         if row := airflow.database.execute(query, (dag_id, epoch)).fetchone():
             return dict(row)
@@ -57,7 +58,7 @@ def ask(airflow: Airflow, dag_id: str, run_id: str, record: dict[str, Any]) -> h
         f"{airflow.settings.api_url}/airlock/dags/{dag_id}/rework",
         json=body,
         headers=dict(airflow.http.headers),
-        timeout=30,
+        timeout=patience(30),
         trust_env=False,
     )
 
@@ -169,15 +170,21 @@ def killed(airflow: Airflow, component: str) -> None:
 
 
 def frozen(airflow: Airflow, component: str) -> None:
-    with stopped(airflow.pid(component), 4):
+    with stopped(airflow.pid(component), limit(4)):
         pass
 
 
+AROUND = [
+    ("triggerer", killed), ("scheduler", frozen), ("triggerer", frozen), ("scheduler", killed), ("api-server", killed), ("api-server", frozen)
+]  # fmt: skip
+INSIDE = [("before", frozen), ("between", killed), ("before", killed), ("between", frozen)]
+
+
+@pytest.mark.sized
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [killed, frozen])
-@pytest.mark.parametrize("component", ["triggerer", "scheduler", "api-server"])
+@pytest.mark.parametrize(("component", "how"), AROUND[: count(2, 6)])
 def test_around_the_clear(airflow: Airflow, component: str, how: Callable[[Airflow, str], None]) -> None:
-    """A lease decides for rework, and at this moment a component is killed or frozen for 4 s."""
+    """A lease decides for rework, and at this moment a component is killed or frozen for 4 s (of a free machine)."""
     dag = airflow.goal(plan("a"))
     airflow.script(dag, "a.lease", 1, "clear")
     run = airflow.run(dag, ["a"])
@@ -188,9 +195,9 @@ def test_around_the_clear(airflow: Airflow, component: str, how: Callable[[Airfl
     holds_for_ever(airflow, dag, run)
 
 
+@pytest.mark.sized
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [killed, frozen])
-@pytest.mark.parametrize("where", ["before", "between"])
+@pytest.mark.parametrize(("where", "how"), INSIDE[: count(2, 4)])
 def test_inside_the_door(airflow: Airflow, where: str, how: Callable[[Airflow, str], None]) -> None:
     """The API server is killed or frozen inside the door: before Airflow's commit, or between Airflow's commit and ours."""
     dag = airflow.goal(plan("a"))

@@ -93,6 +93,35 @@ def test_control_a_single_try_is_undone(airflow: Airflow) -> None:
     assert not airflow.database.execute("SELECT 1 FROM leases WHERE task_run = %s AND revoked_at IS NOT NULL", (task_run,)).fetchone()
 
 
+@pytest.mark.parametrize("case", ["tried again", "cleared", "cleared by the door"])
+def test_only_a_persons_clear_revokes(airflow: Airflow, case: str) -> None:
+    """A try of Airflow's own, after a step died or was so slow that it looked dead, gives new ids too."""
+    ti, task_run = ended_step(airflow)
+    tries = airflow.steps(ti.dag_id, ti.run_id)["a.admit"]["max_tries"]
+    airflow.database.execute("UPDATE attempts SET admit_tries = %s WHERE task_run = %s", (tries, task_run))
+    if case == "tried again":
+        for step in ("a.admit", "a.start"):
+            airflow.metadata.execute("UPDATE task_instance SET id = gen_random_uuid(), state = 'up_for_retry'"
+                                     " WHERE run_id = %s AND task_id = %s", (ti.run_id, step))  # fmt: skip
+    else:
+        body = {
+            "dry_run": False,
+            "dag_run_id": ti.run_id,
+            "task_ids": ["a.admit", "a.start"],
+            "only_failed": False,
+            "reset_dag_runs": False,
+        }
+        airflow.http.post(f"/api/v2/dags/{ti.dag_id}/clearTaskInstances", json=body).raise_for_status()
+    if case == "cleared by the door":
+        airflow.database.execute("INSERT INTO reworks (id, task_run, epoch, ti_id, steps, reason, feedback)"
+                                 " VALUES (gen_random_uuid(), %s, 1, 'x', '{admit,start}', '', '')", (task_run,))  # fmt: skip
+    assert taken.what_became(ti, "a", "start") == "done again"  # all that a look at the ids can tell
+    assert taken._settle(ti, "a", "start", 1) is (case == "cleared")
+    row = airflow.database.execute("SELECT revoke_reason FROM leases WHERE task_run = %s", (task_run,)).fetchone()
+    assert row == {"revoke_reason": "its steps were cleared in Airflow" if case == "cleared" else None}
+    assert state(airflow, task_run) == "LEASED"
+
+
 @contextmanager
 def deferred(airflow: Airflow) -> Iterator[tuple[str, str, str]]:
     """A live attempt whose lease step is deferred and has no trigger: the triggerer stands still. Gives DAG, run and task run."""

@@ -1,33 +1,23 @@
-"""A whole Airlock for tests, as a person runs it: ``up`` in a home of its own, goals by the command line and by REST, ``down`` at the end.
-
-One Airlock an engine serves all tests of a run, in whatever process they are: the first that needs it brings it up, the last takes it down.
-Tests use it side by side; one that fills, stops or restarts it asks for it alone.
-"""
+"""A whole Airlock for tests, as a person runs it: ``up`` in a home of its own, goals by the command line and by REST, ``down`` at the end."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 import yaml
 from psycopg.rows import dict_row
 
 from include.local.rest import Airflow
 from include.settings import ROOT, load
-from tests.kit.scale import patience
-from tests.kit.servers import free_port
+from tests.kit.scale import limit, patience
 
 TESTS = ROOT / "tests"
 PLAYBOOKS = (TESTS / "ui" / "playbooks", TESTS / "e2e" / "playbooks")
@@ -51,7 +41,7 @@ class Stack:
             **{name: value for name, value in os.environ.items() if not name.startswith(("AIRLOCK_", "AIRFLOW", "ANTHROPIC"))},
             "AIRLOCK_HOME": str(home),
             "AIRLOCK_ENGINE": engine,
-            "AIRLOCK_PLAYBOOKS": ":".join(map(str, (home / "playbooks", *PLAYBOOKS))),
+            "AIRLOCK_PLAYBOOKS": str(home / "playbooks"),
             "AIRLOCK_API_PORT": str(port),  # several stacks may run on this machine
             "AIRLOCK_NODE_CAPACITY": str(CAPACITY),
         }
@@ -114,146 +104,29 @@ def repository(source: Path, target: Path) -> Path:
     return target
 
 
-# -- one stack an engine, for all processes of a test run ----------------------------------------------------------------
+# -- playbooks -----------------------------------------------------------------------------------------------------------
 
-
-class Shared:
-    """What the processes of a test run know of one stack: ``state.json`` in a folder of the run's, under a lock.
-
-    Args:
-        folder: of this stack, in a folder that only this test run uses.
-        engine: ``docker`` or ``bubblewrap``.
-    """
-
-    def __init__(self, folder: Path, engine: str) -> None:
-        self.folder, self.engine = folder, engine
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def locked(self) -> Iterator[dict[str, Any]]:
-        """Hold the state; what the block changes in it is kept."""
-        with (self.folder / "lock").open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            path = self.folder / "state.json"
-            state = json.loads(path.read_text()) if path.exists() else {}
-            try:
-                yield state
-            finally:
-                path.write_text(json.dumps(state))
-
-    def join(self, **variables: str) -> Stack:
-        """Bring the stack up, or find it up, and count as one who uses it."""
-        with self.locked() as state:
-            if "failed" in state:
-                pytest.fail(f"up failed in another process of this run: {state['failed']}")
-            if not state.get("users"):
-                home = Path(tempfile.mkdtemp(prefix=f"airlock-e2e-{self.engine}-"))
-                state |= {"users": 0, "home": str(home), "port": free_port()}
-                self._up(Stack(home, self.engine, state["port"]), state, variables)
-            state["users"] += 1
-            return Stack(Path(state["home"]), self.engine, state["port"])
-
-    def _up(self, stack: Stack, state: dict[str, Any], variables: dict[str, str]) -> None:
-        (stack.home / "playbooks").mkdir()
-        slow_demo(stack.home / "playbooks")
-        up = stack.run("up", "--offline", seconds=180, **variables)
-        if up.returncode:
-            state["failed"] = (up.stdout + up.stderr)[-3000:]
-            stack.run("down")
-            pytest.fail(f"up failed: {state['failed']}")
-
-    def leave(self, stack: Stack) -> None:
-        """Use it no more; the last one takes it down and looks at what it leaves behind."""
-        with self.locked() as state:
-            state["users"] -= 1
-            if state["users"] == 0:
-                _down(stack)
-
-
-def _down(stack: Stack) -> None:
-    leftovers = stack.run("doctor", "--leftovers")
-    ties = stack.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0]["deadlocks"]
-    down = stack.run("down")
-    if "AIRLOCK_TEST_KEEP_LOGS" in os.environ:
-        kept = Path(os.environ["AIRLOCK_TEST_KEEP_LOGS"]) / stack.engine
-        shutil.copytree(stack.home, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "run"))
-    shutil.rmtree(stack.home, ignore_errors=True)
-    assert ties == 0, f"{ties} times two transactions waited for each other (docs/architecture.md tells the order of locks)"
-    assert leftovers.returncode == 0, leftovers.stdout
-    assert down.returncode == 0, down.stdout + down.stderr
-
-
-SLOW_S = 20
+SLOW_S = 30
 """How long the first worker of the browser's demo thinks at its end: a page takes some seconds to load, and its work is to be seen live."""
 SLOWLY = "Take your time, somebody watches."
 """Stands in the text of a goal that is to be played slowly."""
 
 
-def slow_demo(folder: Path) -> None:
-    """Write the demo's playbook with a slow first worker, for goals that say so; it is looked through before the demo's own."""
-    book = yaml.safe_load((ROOT / "include" / "local" / "playbooks" / "demo.yaml").read_text())
-    book["goal_matches"] = re.escape(SLOWLY)
-    book["tasks"]["rate"][0][-1]["delay_s"] = SLOW_S
-    (folder / "slow_demo.yaml").write_text(yaml.safe_dump(book))
+def write_playbooks(folder: Path) -> None:
+    """Write the playbooks of the tests, and the demo's with a slow first worker, with all their delays at this machine's pace."""
+    demo = yaml.safe_load((ROOT / "include" / "local" / "playbooks" / "demo.yaml").read_text())
+    demo["goal_matches"] = re.escape(SLOWLY)
+    demo["tasks"]["rate"][0][-1]["delay_s"] = SLOW_S
+    books = {file.name: yaml.safe_load(file.read_text()) for source in PLAYBOOKS for file in source.glob("*.yaml")}
+    folder.mkdir()
+    for name, book in {"slow_demo.yaml": demo, **books}.items():
+        (folder / name).write_text(yaml.safe_dump(paced(book)))
 
 
-def _folder(request: pytest.FixtureRequest) -> Path:
-    """The folder of this test run; its name is the same in all its processes."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-    return Path(tempfile.gettempdir()) / f"airlock-stacks-{run}"
-
-
-@pytest.fixture(scope="session")
-def docker_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Airlock on a Docker engine."""
-    if not docker_answers():
-        pytest.skip("no Docker engine answers: the container rung is not tested here")
-    yield from _member(Shared(_folder(request) / "docker", "docker"))
-
-
-@pytest.fixture(scope="session")
-def bubblewrap_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Airlock on bubblewrap, started with a model key that the offline model leaves unused."""
-    yield from _member(Shared(_folder(request) / "bubblewrap", "bubblewrap"), ANTHROPIC_API_KEY=CANARY)
-
-
-def _member(shared: Shared, **variables: str) -> Iterator[Stack]:
-    stack = shared.join(**variables)
-    yield stack
-    shared.leave(stack)
-
-
-@contextmanager
-def using(stack: Stack, how: int) -> Iterator[Stack]:
-    """Use a stack beside others (``LOCK_SH``) or alone (``LOCK_EX``) while the block lasts."""
-    with (stack.home / "in-use.lock").open("a") as file:
-        fcntl.flock(file, how)
-        yield stack
-
-
-@pytest.fixture
-def containers(docker_stack: Stack) -> Iterator[Stack]:
-    """Airlock on a Docker engine, beside other tests."""
-    with using(docker_stack, fcntl.LOCK_SH) as stack:
-        yield stack
-
-
-@pytest.fixture
-def containers_alone(docker_stack: Stack) -> Iterator[Stack]:
-    """Airlock on a Docker engine, with no other test at work in it."""
-    with using(docker_stack, fcntl.LOCK_EX) as stack:
-        yield stack
-
-
-@pytest.fixture
-def processes(bubblewrap_stack: Stack) -> Iterator[Stack]:
-    """Airlock on bubblewrap, beside other tests."""
-    with using(bubblewrap_stack, fcntl.LOCK_SH) as stack:
-        yield stack
-
-
-@pytest.fixture
-def processes_alone(bubblewrap_stack: Stack) -> Iterator[Stack]:
-    """Airlock on bubblewrap, with no other test at work in it."""
-    with using(bubblewrap_stack, fcntl.LOCK_EX) as stack:
-        yield stack
+def paced(part: Any) -> Any:
+    """A part of a playbook, with its delays as long for this machine as they are for a free one."""
+    if isinstance(part, list):
+        return [paced(other) for other in part]
+    if isinstance(part, dict):
+        return {name: limit(value) if name == "delay_s" else paced(value) for name, value in part.items()}
+    return part

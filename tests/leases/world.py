@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid5
 
 import psycopg
@@ -16,8 +16,11 @@ from psycopg.rows import dict_row
 from include import settings as settings_module
 from include.clock import new_id
 from include.database import unit_of_work
-from include.flow.steps.lease import LeaseTrigger
 from include.settings import Settings
+from tests.kit.scale import patience
+
+if TYPE_CHECKING:
+    from include.flow.steps.lease import LeaseTrigger
 
 ROWS = """
 INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{}', 1, 1);
@@ -60,6 +63,8 @@ class World:
 
     def trigger(self, key: str = "t1", ti: str = "1") -> LeaseTrigger:
         """As the triggerer makes it: from its serialized form, with the task instance set."""
+        from include.flow.steps.lease import LeaseTrigger  # here, as it takes seconds to load: not every process of a test run needs it
+
         _, arguments = LeaseTrigger(key).serialize()
         trigger = LeaseTrigger(**arguments)
         trigger.task_instance = SimpleNamespace(  # type: ignore[assignment]
@@ -76,7 +81,8 @@ async def run(trigger: LeaseTrigger) -> dict[str, Any]:
 
 
 async def until(what: str, check: Any, seconds: float = 15) -> Any:
-    """Wait in the loop until a check is true."""
+    """Wait in the loop until a check is true; fail after so many seconds of a free machine."""
+    seconds = patience(seconds)
     end = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < end:
         if value := check():

@@ -7,6 +7,7 @@ import pytest
 from include.local.bench import state
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_be_installed_is_left_out_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "PEERS", {"Nobody": (["/nowhere/at/all"], "peer_dbos.py")})
     told = state.run(20)

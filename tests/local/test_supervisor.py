@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from include.errors import Unavailable
 from include.local import control, leftovers, runtime
 from include.local.processes import Process
 from include.local.supervisor import Supervisor, child_environment
 from tests.conftest import wait_until
+from tests.kit.scale import patience
 
 # The supervisor as it runs in the product, with a list of processes that the test hands in.
 PROGRAM = """
@@ -100,7 +102,7 @@ def test_the_pause_before_a_restart_grows(home: Path) -> None:
     assert log.read_text().count("bad ended with 3") == 3
     times = [float(word) for word in times_file.read_text().split()]
     first, second = times[1] - times[0], times[2] - times[1]
-    assert 0.9 < first < 1.9 and 1.9 < second < 3.5
+    assert 0.9 < first < patience(1.9) and 1.9 < second < patience(3.5)
 
 
 def test_the_pause_begins_anew_once_a_process_was_steady(home: Path) -> None:
@@ -117,8 +119,7 @@ def test_stop_leaves_nothing_also_not_grandchildren_and_the_deaf(home: Path) -> 
     deaf = "trap '' TERM INT; while :; do sleep 0.2; done"
     start(home, {"name": "family", "command": ["sh", "-c", family]}, {"name": "deaf", "command": ["sh", "-c", deaf]})
     wait_for(home, "deaf", "ready")
-    time.sleep(0.3)
-    assert len(leftovers.find(home)) >= 4  # control: they are there
+    wait_until("control: they are there", lambda: len(leftovers.find(home)) >= 4)
     assert control.down(home, print) == 0
     assert leftovers.find(home) == []
     assert control.state(home)["state"] == "down"
@@ -137,10 +138,45 @@ def test_a_second_supervisor_finds_the_first(home: Path) -> None:
     start(home, {"name": "server", "command": SLEEP})
     wait_for(home, "server", "ready")
     second = start(home, {"name": "other", "command": SLEEP})
-    assert second.wait(20) != 0
+    assert second.wait(patience(20)) != 0
     said: list[str] = []
     control.up(home, said.append)
     assert said[0] == "Airlock is already up."
+
+
+BURN = "import sys, time; from pathlib import Path; end = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass\n" \
+       "Path(sys.argv[2]).touch(); time.sleep(300)"  # fmt: skip
+
+
+def slow(home: Path, seconds: float) -> dict[str, object]:
+    """A process that needs the processor for so long before it is ready."""
+    command = [sys.executable, "-c", BURN, str(seconds), str(home / "marks" / "open")]
+    return {"name": "slow", "command": command, "ready": "open"}
+
+
+def test_up_waits_longer_than_its_patience_for_what_gets_on(home: Path) -> None:
+    start(home, slow(home, 9), {"name": "after", "command": SLEEP, "needs": ["slow"]})
+    wait_for(home, "slow", "starting")
+    said: list[str] = []
+    control._wait(home, said.append, 3, None)
+    assert "  slow is up" in said and said[-1].startswith("All is up after")
+    assert control.state(home)["state"] == "ready"
+
+
+def test_control_up_gives_up_where_nothing_moves(home: Path) -> None:
+    start(home, {"name": "hung", "command": SLEEP, "ready": "never"})
+    wait_for(home, "hung", "starting")
+    with pytest.raises(Unavailable, match=r"^Nothing has moved for 3 s: hung\. Look at `./airlock logs hung`"):
+        control._wait(home, print, 3, None)
+
+
+def test_up_waits_for_what_gets_on_but_not_for_ever(home: Path) -> None:
+    start(home, slow(home, 300))
+    wait_for(home, "slow", "starting")
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"^Not all is up after \d+ s: slow\."):
+        control._wait(home, print, 1.5, None)
+    assert time.monotonic() - began > 14
 
 
 def test_leftovers_spare_strangers(home: Path) -> None:
@@ -148,7 +184,7 @@ def test_leftovers_spare_strangers(home: Path) -> None:
     ours = subprocess.Popen(SLEEP, env={**os.environ, leftovers.MARK: str(home)})
     try:
         assert leftovers.stop(home) == 1
-        assert ours.wait(5) == -signal.SIGTERM
+        assert ours.wait(patience(5)) == -signal.SIGTERM
         assert stranger.poll() is None
     finally:
         stranger.kill()

@@ -24,8 +24,12 @@ from include.clock import new_id
 from include.sandbox import folders
 from include.settings import Settings
 from tests.conftest import ROOT, wait_until
+from tests.kit.scale import limit, patience
 
 COMMIT = "a" * 40
+CALM_S = int(limit(8))
+"""A node's heartbeat timeout here, in seconds: PostgreSQL is young in a test run, and nothing expires for so long after its start."""
+UNWATCHED_S = int(limit(60))
 
 
 def docker_answers() -> bool:
@@ -43,18 +47,17 @@ class Node:
 
     # -- processes --
 
-    def spawn(self, module: str) -> subprocess.Popen[bytes]:
-        name = module.rpartition(".")[2]
+    def spawn(self, name: str, module: str) -> subprocess.Popen[bytes]:
         with (self.settings.home / f"{name}.log").open("ab") as log:
             self.children[name] = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
         return self.children[name]
 
     def start_warden(self) -> None:
-        self.spawn("include.sandbox.warden")
+        self.spawn("warden", "include.sandbox.warden")
         wait_until(f"the warden serves\n{self.log('warden')}", self.serves, 60)
 
     def start_relay(self) -> None:
-        self.spawn("include.sandbox.relay")
+        self.spawn("relay", "include.sandbox.relay_start")
 
     def serves(self) -> bool:
         assert self.children["warden"].poll() is None, self.log("warden")
@@ -72,6 +75,16 @@ class Node:
         child.send_signal(signal.SIGKILL)
         child.wait()
 
+    @contextmanager
+    def halted(self, name: str) -> Iterator[None]:
+        """A process that does nothing while the block lasts, however long that takes on a busy machine."""
+        child = self.children[name]
+        child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            child.send_signal(signal.SIGCONT)  # nothing happens to one that was killed meanwhile
+
     def end_all(self) -> None:
         """Revoke what lives and wait for the warden to end it."""
         if "warden" not in self.children:
@@ -83,13 +96,13 @@ class Node:
         for child in self.children.values():
             child.terminate()
         for child in self.children.values():
-            child.wait(15)
+            child.wait(patience(15))
 
     # -- the warden's API --
 
     def call(self, method: str, path: str, **more: Any) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self.settings.warden_socket))
-        with httpx.Client(transport=transport, base_url="http://warden/v1.41", timeout=60) as client:
+        with httpx.Client(transport=transport, base_url="http://warden/v1.41", timeout=patience(60)) as client:
             return client.request(method, path, **more)
 
     def run(self, name: str) -> None:
@@ -124,7 +137,7 @@ class Node:
             self.goal_run, goal,
         )  # fmt: skip
 
-    def lease(self, kind: str = "work", seconds: float = 60) -> tuple[str, str]:
+    def lease(self, kind: str = "work", seconds: float = limit(60)) -> tuple[str, str]:
         """Grant a lease; returns its id and the sandbox's name."""
         lease, key = new_id(), f"t{secrets.token_hex(3)}"
         task, sandbox = f"{self.goal_run}-{key}", f"airlock-v-{lease.hex[-12:]}"
@@ -171,8 +184,8 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def own_home(servers: Settings, engine: str) -> Iterator[Settings]:
-    """A home folder and a database of their own on the session's servers."""
+def own_home(servers: Settings, engine: str, timeout_s: int = CALM_S) -> Iterator[Settings]:
+    """A home folder and a database of their own on the session's servers, with a heartbeat timeout in seconds."""
     home, database = Path(tempfile.mkdtemp(prefix="airlock-node-")), f"t_{secrets.token_hex(6)}"
     home.chmod(0o755)
     (home / "runtime.json").write_text((servers.home / "runtime.json").read_text())
@@ -180,13 +193,16 @@ def own_home(servers: Settings, engine: str) -> Iterator[Settings]:
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {database} TEMPLATE pristine OWNER airlock_owner")
     before = os.environ["AIRLOCK_HOME"]
-    os.environ |= {"AIRLOCK_HOME": str(home), "AIRLOCK_ENGINE": engine, "AIRLOCK_PG_DATABASE": database}
+    ours = {"AIRLOCK_ENGINE": engine, "AIRLOCK_PG_DATABASE": database, "AIRLOCK_HEARTBEAT_TIMEOUT_S": str(timeout_s)}
+    ours["AIRLOCK_UNWATCHED_S"] = str(UNWATCHED_S)
+    os.environ |= {"AIRLOCK_HOME": str(home), **ours}
     settings_module.settings.cache_clear()
     try:
         yield settings_module.settings()
     finally:
         os.environ["AIRLOCK_HOME"] = before
-        del os.environ["AIRLOCK_ENGINE"], os.environ["AIRLOCK_PG_DATABASE"]
+        for name in ours:
+            del os.environ[name]
         settings_module.settings.cache_clear()
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {database} WITH (FORCE)")

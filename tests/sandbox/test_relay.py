@@ -13,6 +13,7 @@ import redis
 
 from include.sandbox.sockets import connect_seqpacket, short
 from tests.conftest import wait_until
+from tests.kit.scale import limit, patience
 from tests.sandbox.conftest import Node
 
 SIGNATURE = b"ab" * 32
@@ -23,7 +24,7 @@ class Worker:
 
     def __init__(self, folder: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(15)
+        self.socket.settimeout(patience(15))
         with short(folder / "relay.sock") as name:
             self.socket.connect(name)
 
@@ -124,7 +125,7 @@ def test_a_flood_of_connections_and_bytes_waits(attempt) -> None:  # type: ignor
     assert len(held) <= 2 + 9  # two are served, the rest waits in listen(8)
     beside = [_took(lambda: quiet.ask(1, SIGNATURE + b"x")) for _ in range(20)]
     print(f"\nput ms p50: alone {sorted(alone)[10]:.1f}, beside a flood {sorted(beside)[10]:.1f}")
-    assert sorted(beside)[10] < 250
+    assert sorted(beside)[10] < max(limit(250), 5 * sorted(alone)[10])  # on a busy machine a put is slow without a flood too
     for flooder in held:
         flooder.close()
 

@@ -11,6 +11,7 @@ import pytest
 from include.sandbox import profile
 from include.sandbox.leftovers import leftovers
 from tests.conftest import wait_until
+from tests.kit.scale import limit
 from tests.sandbox.conftest import Node
 
 NOTHING = {"containers": 0, "processes": 0, "mounts": 0, "sockets": 0, "directories": 0}
@@ -56,7 +57,7 @@ def test_verify_gets_no_key_and_no_socket(node: Node) -> None:
 
 def test_the_warden_is_faster_than_the_sandboxs_own_timeout(node: Node) -> None:
     node.program("import time; time.sleep(60)")
-    lease, name = node.lease("verify", seconds=2)
+    lease, name = node.lease("verify", seconds=limit(4))
     node.run(name)
     evidence = node.ended(lease)
     assert evidence["exit_code"] == 137 and evidence["because"] == "expired"

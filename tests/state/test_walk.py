@@ -1,4 +1,4 @@
-"""A seeded walk of 10,000 steps over the real services: after each step the database is what a model in Python says."""
+"""A seeded walk over the real services, 10,000 steps long for a release: after each step the database is what a model in Python says."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from include.database.unit_of_work import transaction
 from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import Failure, Rework
+from tests.kit.scale import count
 from tests.state.world import OPERATIONS, Divergence, World, make_mirror
 
-STEPS = 10_000
+STEPS = count(1_500, 10_000)
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def make(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., World]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_800)  # 79 s at a load of 13 on two cores, 469 s at 27
+@pytest.mark.sized
+@pytest.mark.timeout(1_800)  # 10,000 steps: 79 s at a load of 13 on two cores, 469 s at 27
 def test_ten_thousand_steps_and_no_divergence(make: Callable[..., World], capsys: pytest.CaptureFixture[str]) -> None:
     world, begun = make(20261126), time.monotonic()
     world.walk(STEPS)
@@ -57,7 +59,7 @@ def test_control_without_the_guard_the_model_reports_it(make: Callable[..., Worl
     with transaction("owner") as connection:
         connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER guard")
     with pytest.raises(Divergence):
-        make(1, illegal=0.3).walk(2_000)
+        make(1, illegal=0.3).walk(STEPS)
 
 
 @pytest.mark.parametrize(

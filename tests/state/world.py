@@ -89,6 +89,8 @@ class World:
         self.steps, self.seen = 0, 0
         self.tried: dict[str, int] = {}
         self.did: dict[str, int] = {}
+        self.clears: dict[str, int] = {}  # of each task's admit step: how many tries Airflow allows it
+        self.granted: dict[str, int] = {}  # the same when it last granted
 
     def close(self) -> None:
         for connection in self.connections.values():
@@ -259,13 +261,14 @@ class World:
 
 
 def admit(world: World) -> Callable[[World], None]:
-    task, ti, cleared = world.task(), f"ti-admit-{world.rng.randrange(3)}", world.rng.random() < 0.3
+    task, ti = world.task(), f"ti-admit-{world.rng.randrange(3)}"
+    tries = world.clears[task] = world.clears.get(task, 0) + (world.rng.random() < 0.3)  # a clear raises it, for all later tries
     key = task.removeprefix(f"{world.run}-")
 
     def step(w: World) -> None:
         def work(connection: Any) -> tuple[str, str]:
             run = goals.run_of(connection, w.run, "r")
-            asked = (connection, w.settings, run, json.dumps(PLAN), key, ti, cleared, lambda: goals.start(connection, w.settings, run))
+            asked = (connection, w.settings, run, json.dumps(PLAN), key, ti, tries, 0, lambda: goals.start(connection, w.settings, run))
             said = admission.entry(*asked)
             if said.left is not None:
                 said = admission.entry(*asked, taken=Taken(said.left.epoch, None, "refused"))
@@ -273,6 +276,7 @@ def admit(world: World) -> Callable[[World], None]:
 
         if w.rng.random() < 0.8:
             w.sql("UPDATE task_runs SET due_at = NULL WHERE goal_run = %s", w.run)  # time passes
+        cleared = tries > w.granted.get(task, 0)
         outcome, words = w.do("airflow", work)
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         must((outcome == "merged") == (mine[0] == "COMPLETED"), f"admit said {outcome} of {mine}: {words}")
@@ -282,6 +286,7 @@ def admit(world: World) -> Callable[[World], None]:
         must(cleared or not w.model["run"][1], f"{task} was let into an ended goal run")
         if mine[0] not in ("PENDING", "PENDING_RETRY", "POLICY_CHECK"):
             w.end_attempt(task, mine[1])
+        w.granted[task] = tries
         w.model["run"][:2] = ["RUNNING", False]
         w.revoke(task)
         mine[0], mine[1] = "LEASED", mine[1] + 1

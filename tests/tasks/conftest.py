@@ -34,7 +34,7 @@ class World:
     """A goal run with one task. Workers are played: what one leaves is written as warden and broker write it."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.settings, self.folder = settings, folder
+        self.settings, self.folder, self.clears = settings, folder, 0
         name = f"repo-{secrets.token_hex(4)}"
         self.person = make_person(folder / "person")
         self.mirror, self.base = take_in(settings, self.person, name=name)
@@ -79,7 +79,8 @@ class World:
         from include.flow.steps.admit import AdmitStep  # Airflow: seconds of CPU, also where no test of these runs
 
         step = AdmitStep(task_id="admit", task_key="parser")
-        max_tries = (step.retries or 0) + cleared  # as Airflow raises it
+        self.clears += cleared
+        max_tries = (step.retries or 0) + self.clears  # as Airflow raises it, once for all later tries
         context = {"ti": SimpleNamespace(id=ti or secrets.token_hex(4), dag_id=self.run, max_tries=max_tries), "run_id": "r"}
         return step.advance(context)  # type: ignore[no-any-return]
 

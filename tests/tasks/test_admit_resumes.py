@@ -93,6 +93,29 @@ def test_a_step_that_died_after_the_grant_finds_what_it_granted(world: World) ->
     assert world.rows("SELECT 1 FROM attempts WHERE task_run = %s AND failure = 'person'", world.task_run) == []
 
 
+def test_after_a_clear_a_step_that_is_tried_again_is_not_taken_for_cleared_once_more(world: World) -> None:
+    """The door (or a person) cleared it; then Airflow took the slow step for dead and tried it again. A load may not look like a person."""
+    world.admit()
+    world.loses(turns=2, commit={"b.py": "B = 1\n"})
+    world.rows("UPDATE task_runs SET due_at = now() WHERE id = %s", world.task_run)
+    assert world.ask(cleared=True) is None
+    lease = world.lease(2)
+    assert world.ask() is None and world.ask() is None
+    assert (world.row["epoch"], world.row["state"], world.lease(2)) == (2, "LEASED", lease)
+    assert world.ask(cleared=True) is None  # control: a clear after the grant is one, and revokes
+    assert world.row["epoch"] == 3 and world.lease(2)["revoke_reason"] == "its steps were cleared in Airflow"
+
+
+def test_after_a_clear_a_step_that_is_tried_again_opens_no_goal_that_was_cancelled(world: World) -> None:
+    assert world.ask(cleared=True) is None
+    world.rows("UPDATE goal_runs SET state = 'CANCELLED', ended_at = now(), reason = 'a person did' WHERE id = %s", world.run)
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=r"is CANCELLED: a person did"):
+        world.ask()
+    assert world.ask(cleared=True) is None  # control: a further clear does open it
+
+
 def test_a_step_that_died_opens_no_goal_that_was_cancelled_meanwhile(world: World) -> None:
     world.rows("UPDATE goal_runs SET state = 'CANCELLED', ended_at = now(), reason = 'a person did' WHERE id = %s", world.run)
     from airflow.sdk.exceptions import AirflowFailException
@@ -129,8 +152,22 @@ def test_it_waits_for_a_dead_warden_half_a_minute_only(world: World) -> None:
     world.fails(Failure.LEASE_BROKEN)
     said = world.ask("t")
     world.rows("UPDATE leases SET revoked_at = now() - interval '31 seconds' WHERE task_run = %s", world.task_run)
-    assert not_yet(said) and world.ready(said) and world.ask("t") is None
+    assert not_yet(said) and not world.ready(said), "its warden lives, and is at it: a load may not cost what was committed"
+    world.rows("UPDATE nodes SET heartbeat_at = now() - interval '31 seconds'")
+    world.rows("INSERT INTO nodes VALUES ('another', 99, 'bubblewrap')")
+    assert world.ready(said) and world.ask("t") is None
     assert (world.lease(2)["input_commit"], world.lease(2)["resumed_from"]) == (world.base, 1)
+
+
+def test_it_waits_for_a_warden_that_cannot_end_it_five_minutes_only(world: World) -> None:
+    world.admit()
+    world.works(turns=2)
+    world.fails(Failure.LEASE_BROKEN)
+    said = world.ask("t")
+    world.rows("UPDATE leases SET revoked_at = now() - interval '299 seconds' WHERE task_run = %s", world.task_run)
+    assert not_yet(said) and not world.ready(said)
+    world.rows("UPDATE leases SET revoked_at = now() - interval '301 seconds' WHERE task_run = %s", world.task_run)
+    assert world.ready(said)
 
 
 def test_the_delay_is_waited_for_on_postgresqls_clock(world: World) -> None:

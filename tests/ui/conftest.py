@@ -8,11 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from include.local.demo import make_sample
 from include.settings import load
 from tests.conftest import ROOT
+from tests.kit.scale import patience
 from tests.kit.stack import Stack, repository
 
 CHROMIUM = "/usr/bin/chromium"
@@ -57,12 +58,13 @@ def page(airlock: Stack) -> Iterator[Page]:
         pytest.skip(f"{CHROMIUM} is not there: THE UI IS NOT TESTED. apt-get install chromium")
     settings = load(airlock.home)
     login = {"username": "admin", "password": settings.api_password}
-    token = httpx.post(f"{settings.api_url}/auth/token", json=login, timeout=60).raise_for_status().json()["access_token"]
+    token = httpx.post(f"{settings.api_url}/auth/token", json=login, timeout=patience(60)).raise_for_status().json()["access_token"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=settings.api_url)
         context.add_cookies([{"name": "_token", "value": token, "url": settings.api_url}])
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(patience(60) * 1000)
+        expect.set_options(timeout=patience(5) * 1000)
         yield context.new_page()
         browser.close()
 

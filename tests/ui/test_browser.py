@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from include.local.demo import GOAL
+from tests.kit.scale import patience
 from tests.kit.stack import SLOWLY, Stack
 
 pytestmark = pytest.mark.slow
@@ -25,13 +26,15 @@ def fill_in(page: Page, goal: str, repository: str) -> None:
 
 
 def state(page: Page, word: str, seconds: int) -> None:
-    expect(page.get_by_test_id("header-card").get_by_test_id("state-badge").first).to_have_text(re.compile(word), timeout=seconds * 1000)
+    expect(page.get_by_test_id("header-card").get_by_test_id("state-badge").first).to_have_text(
+        re.compile(word), timeout=patience(seconds) * 1000
+    )
 
 
 def follow(page: Page, link: Locator) -> Page:
     """Click a link that leads to a goal, in this tab or in one of its own; returns the tab."""
     link.click()
-    for _ in range(600):
+    for _ in range(int(patience(60) * 10)):
         for tab in page.context.pages:
             if "/dags/goal_" in tab.url:
                 return tab
@@ -58,7 +61,7 @@ def submitted(page: Page, picture: Picture) -> Page:
 def live_log(page: Page, run: str, picture: Picture) -> None:
     """The worker's milestones come while the lease step runs."""
     page.goto(f"{run}/tasks/rate.lease")
-    expect(page.get_by_text("wrote quantity/rate.py")).to_be_visible(timeout=90_000)
+    expect(page.get_by_text("wrote quantity/rate.py")).to_be_visible(timeout=patience(90) * 1000)
     state(page, "Deferred", 30)
     expect(page.get_by_text(re.compile("ran \\d+ tests: .* 0 failed"))).to_be_visible()
     picture(page, "lease-live")

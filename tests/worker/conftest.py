@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ def toolbox() -> Iterator[Path]:
     home.chmod(0o755)
     yield toolbox_module.build(Settings(home=home))
     shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def apart() -> Iterator[Callable[..., Any]]:
+    """Calls a function in a process of its own: ``apart(function, argument, …)``.
+
+    A sealed run ends every process that has appeared below its caller meanwhile; below this one PostgreSQL starts some.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield lambda do, *given, **named: pool.submit(do, *given, **named).result()
 
 
 @pytest.fixture

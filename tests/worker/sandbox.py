@@ -22,6 +22,7 @@ from typing import Any
 from include.messages.models import FROM_BROKER, FROM_WORKER
 from include.worker.envelope import Keys, genuine, signature
 from include.worker.paths import Paths
+from tests.kit.scale import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "-c", "init.defaultBranch=airlock-base"]
@@ -131,13 +132,17 @@ class Broker(threading.Thread):
         self.keys_seen: dict[str, bytes] = {}
         self.duplicates = 0
         self.errors: list[str] = []
-        self.seq = 0
+        self.seq, self.sending = 0, threading.Lock()
         self.hold: set[str] = set()
         self.requests = 0
 
     def send(
         self, type_: str, payload: dict[str, Any], reply_to: str | None = None, *, key: bytes | None = None, epoch: int | None = None
     ) -> None:
+        with self.sending:  # a timer of a test may say something too
+            self._send(type_, payload, reply_to, key, epoch)
+
+    def _send(self, type_: str, payload: dict[str, Any], reply_to: str | None, key: bytes | None, epoch: int | None) -> None:
         self.seq += 1
         envelope = {
             "v": 1, "id": str(uuid.uuid4()), "taskId": self.keys.task_run, "epoch": epoch or self.keys.epoch, "type": type_, "replyTo": reply_to,
@@ -280,7 +285,7 @@ class Attempt:
     def wait(self, seconds: float = 60) -> int:
         assert self.process is not None
         try:
-            _, stderr = self.process.communicate(timeout=seconds)
+            _, stderr = self.process.communicate(timeout=patience(seconds))
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGKILL)
             _, stderr = self.process.communicate()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from include.messages.models import FROM_WORKER, IN_PAYLOADS, OUT_PAYLOADS
+from include.sandbox import folders
 from include.sandbox import toolbox as toolbox_module
 from include.settings import Settings
 from include.worker import envelope, strict_json
@@ -61,6 +62,21 @@ def test_the_toolbox_is_built_once_and_mended(tmp_path):
     assert not list(first.rglob("*.so")) and (first / "site" / "pytest" / "__init__.py").exists()
     run = subprocess.run([sys.executable, "-I", "-S", str(first / "worker.pyz"), "nonsense"], capture_output=True, text=True)
     assert run.returncode == 64 and "work | verify" in run.stderr
+
+
+def test_what_is_compiled_reaches_the_sandbox(tmp_path):
+    settings = Settings(home=tmp_path)
+    built = toolbox_module.build(settings)
+    copy = folders.toolbox(settings, tmp_path)
+    code = "import sys; sys.path[:0] = sys.argv[1:]; import include.worker.child as c, _pytest.runner as r; "
+    code += "print(c.run.__code__.co_filename, r.__cached__)"
+    for toolbox in (built, copy):
+        command = [sys.executable, "-I", "-S", "-B", "-c", code, str(toolbox / "worker.pyz"), str(toolbox / "site")]
+        worker, runner = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert (
+            worker == "/opt/airlock/worker.pyz/include/worker/child.py"
+        )  # as it was compiled; from the source it would be the zip's own place
+        assert Path(runner).is_relative_to(toolbox) and Path(runner).exists()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from include.gate.models import TestReport
+from tests.kit.scale import patience
 from tests.worker.sandbox import SAMPLE, Attempt, calls, make_bundle, says
 
 UID = 29_999
@@ -103,7 +104,7 @@ ENGINES = [pytest.param(bubblewrap, id="bubblewrap"), pytest.param(container, id
 def test_verify_reports_from_inside(engine, toolbox, folders):
     task, secret, workspace = folders
     started = time.monotonic()
-    run = subprocess.run(engine(toolbox, task, secret, workspace, "verify"), capture_output=True, text=True, timeout=90)
+    run = subprocess.run(engine(toolbox, task, secret, workspace, "verify"), capture_output=True, text=True, timeout=patience(90))
     print(f"{engine.__name__}: verify took {time.monotonic() - started:.2f} s")
     assert run.returncode == 0, run.stdout + run.stderr
     report = TestReport.model_validate_json((workspace / "handin").read_bytes())
@@ -125,7 +126,7 @@ def test_work_runs_inside(engine, toolbox, folders):
     run = Attempt(paths_like, [new, says("done")])
     started = time.monotonic()
     run.relay.start(), run.broker.start(), run.broker.assign_task()
-    child = subprocess.run(engine(toolbox, task, secret, workspace, "work"), capture_output=True, text=True, timeout=90)
+    child = subprocess.run(engine(toolbox, task, secret, workspace, "work"), capture_output=True, text=True, timeout=patience(90))
     print(f"{engine.__name__}: work took {time.monotonic() - started:.2f} s; {run.broker.of('progress')[0]['payload']['step']}")
     run.close()
     assert child.returncode == 0 and run.broker.errors == [], (child.stderr, run.broker.errors)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from include.worker.child import descendants
+from tests.kit.scale import patience
 from tests.worker.sandbox import GIT, Attempt, calls, says
 
 FIRST = calls(("write_file", {"path": "first.py", "content": "x = 1\n"}), ("git_commit", {"message": "first"}))
@@ -21,7 +22,7 @@ FIRST = calls(("write_file", {"path": "first.py", "content": "x = 1\n"}), ("git_
 
 def wait_for(run: Attempt, check, seconds: float = 30) -> None:
     with run.relay.changed:
-        assert run.relay.changed.wait_for(check, seconds), [message["type"] for message in run.broker.received]
+        assert run.relay.changed.wait_for(check, patience(seconds)), [message["type"] for message in run.broker.received]
 
 
 def tip_of(run: Attempt) -> str | None:
@@ -41,6 +42,7 @@ def commits(run: Attempt) -> list[str]:
 def kill(run: Attempt) -> None:
     """As the end of a sandbox: SIGKILL for the worker and all that it started."""
     assert run.process is not None
+    run.process.send_signal(signal.SIGSTOP)  # it goes no further while what is below it is looked for
     below = [pid for pid in descendants() if parent_line(pid, run.process.pid)]
     run.process.send_signal(signal.SIGKILL)
     for pid in below:
@@ -99,7 +101,7 @@ def killed_while_writing(attempt, before: str) -> tuple[Attempt, str | None]:
     wait_for(run, lambda: len(run.broker.of("llm.request")) >= 2)
     whole = tip_of(run)
     at_first = run.paths.handin.stat().st_mtime_ns
-    end = time.monotonic() + 60
+    end = time.monotonic() + patience(60)
     while time.monotonic() < end:  # a part of the second bundle is there
         growing = list(run.paths.workspace.glob("handin.part*"))
         changed = run.paths.handin.stat().st_mtime_ns != at_first

@@ -17,6 +17,7 @@ import pytest
 from include.worker import child, landlock, seal, seccomp
 from include.worker.errors import NotSealed
 from include.worker.seal import DEVICES, Policy
+from tests.kit.scale import limit, patience
 from tests.worker.sandbox import calls, says
 
 HELD = """
@@ -32,7 +33,7 @@ def call(*arguments):
 ATTACKS = {
     "relay by stream": "s = socket.socket(socket.AF_UNIX); s.connect(root + '/run-task/relay.sock')",
     "relay by a pair's datagram": "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); a.sendto(b'x', root + '/run-task/datagram.sock')",
-    "abstract socket": "s = socket.socket(socket.AF_UNIX); s.connect('\\0airlock-test-abstract')",
+    "abstract socket": "s = socket.socket(socket.AF_UNIX); s.connect('\\0' + root)",
     "secret file": "open(root + '/run-secret/key.json').read()",
     "hand-in": "open(root + '/workspace/handin', 'w')",
     "git hook": "open(root + '/workspace/git/hook', 'w')",
@@ -97,7 +98,7 @@ def held(sandbox, place: Path):
     paths.handin.write_text("handin")
     listeners = [socket.socket(socket.AF_UNIX) for _ in range(2)]
     listeners[0].bind(str(paths.socket))
-    listeners[1].bind("\0airlock-test-abstract")
+    listeners[1].bind(f"\0{place}")  # the names of all processes of this machine
     for listener in listeners:
         listener.listen(50)
     datagram = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -113,7 +114,7 @@ def held(sandbox, place: Path):
 def sealed(paths, pid: int, code: str) -> child.Finished:
     policy = Policy(read=(str(paths.toolbox),), write=(str(paths.repo), str(paths.scratch), "/dev/shm", *DEVICES))
     command = [sys.executable, "-I", "-S", "-c", HELD + code, str(paths.task.parent), str(pid)]
-    return child.run(paths, policy, command, timeout_s=30, cwd=paths.repo, environment={"HELD": "7"})
+    return child.run(paths, policy, command, timeout_s=limit(30), cwd=paths.repo, environment={"HELD": "7"})
 
 
 def unsealed(paths, pid: int, code: str) -> subprocess.CompletedProcess[bytes]:
@@ -122,16 +123,16 @@ def unsealed(paths, pid: int, code: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-I", "-S", "-c", HELD + code, str(paths.task.parent), str(pid)]
     try:
         return subprocess.run(
-            command, cwd=paths.repo, env=dict(os.environ, HELD=str(secret)), capture_output=True, close_fds=False, timeout=30
+            command, cwd=paths.repo, env=dict(os.environ, HELD=str(secret)), capture_output=True, close_fds=False, timeout=patience(30)
         )
     finally:
         os.close(secret)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_sealed_child_cannot(held, name):
+def test_a_sealed_child_cannot(held, apart, name):
     paths, pid = held
-    finished = sealed(paths, pid, ATTACKS[name])
+    finished = apart(sealed, paths, pid, ATTACKS[name])
     assert finished.exit_code == 1, (finished.exit_code, finished.err.decode()[-500:])
     assert b"Error" in finished.err
     for path in paths.repo.iterdir():
@@ -145,9 +146,9 @@ def test_a_sealed_child_cannot(held, name):
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_a_sealed_child_can(held, name):
+def test_a_sealed_child_can(held, apart, name):
     paths, pid = held
-    finished = sealed(paths, pid, ALLOWED[name])
+    finished = apart(sealed, paths, pid, ALLOWED[name])
     assert finished.exit_code == 0, finished.err.decode()[-800:]
 
 
@@ -170,21 +171,28 @@ def test_the_protected_worker_cannot_be_read(held, toolbox):
     assert readable == {"protected": False, "plain": True}
 
 
-def test_environment_is_from_nothing(held, monkeypatch):
-    monkeypatch.setenv("AIRLOCK_CANARY", "secret")
+def sealed_beside_a_canary(paths, pid: int, code: str) -> child.Finished:
+    os.environ["AIRLOCK_CANARY"] = "secret"
+    try:
+        return sealed(paths, pid, code)
+    finally:
+        del os.environ["AIRLOCK_CANARY"]
+
+
+def test_environment_is_from_nothing(held, apart):
     paths, pid = held
-    finished = sealed(paths, pid, "print(sorted(os.environ))")
+    finished = apart(sealed_beside_a_canary, paths, pid, "print(sorted(os.environ))")
     assert finished.out.split() == b"['HELD', 'HOME', 'LC_ALL', 'PATH']".split()
 
 
-def test_limits(held):
+def test_limits(held, apart):
     paths, pid = held
-    finished = sealed(paths, pid, "import resource\nfor n in (4, 0, 1, 7, 9): print(n, resource.getrlimit(n)[1])")
+    finished = apart(sealed, paths, pid, "import resource\nfor n in (4, 0, 1, 7, 9): print(n, resource.getrlimit(n)[1])")
     limits = dict(map(int, line.split()) for line in finished.out.decode().splitlines())
     assert limits == {4: 0, 0: 3600, 1: 1024**3, 7: 512, 9: 4 * 1024**3}
 
 
-def test_nothing_outlives_a_run(held):
+def test_nothing_outlives_a_run(held, apart):
     """Given a child that daemonises itself three times, in sessions of its own."""
     paths, _ = held
     code = textwrap.dedent("""
@@ -197,31 +205,33 @@ def test_nothing_outlives_a_run(held):
                 os._exit(0)
         import time; time.sleep(0.5)
     """)
-    before = child.descendants()
+    before = apart(child.descendants)
     script = f"import sys\nsys.path.insert(0, {str(paths.program)!r})\nfrom include.worker import child\nfrom include.worker.paths import Paths\nfrom include.worker.seal import *\n"
     script += f"import pathlib\nchild.protect()\npaths = Paths(pathlib.Path({str(paths.toolbox)!r}), *map(pathlib.Path, {[str(path) for path in paths[1:]]!r}))\n"
     script += f"p = Policy(write=({str(paths.repo)!r}, *DEVICES))\n"
-    script += (
-        f"print(child.run(paths, p, [sys.executable, '-I', '-S', '-c', {HELD + code!r}, '/', '1'], timeout_s=20, cwd=paths.repo).exit_code)"
-    )
-    run = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=60)
+    script += f"print(child.run(paths, p, [sys.executable, '-I', '-S', '-c', {HELD + code!r}, '/', '1'], timeout_s={limit(20)}, cwd=paths.repo).exit_code)"
+    run = apart(subprocess.run, [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=patience(60))
     assert run.stdout.strip() == "0", run.stderr
     daemons = [int(path.name.partition("-")[2]) for path in paths.repo.glob("alive-*")]
     assert len(daemons) == 3 and not [each for each in daemons if Path(f"/proc/{each}").exists()]
-    assert child.descendants() == before
+    assert apart(child.descendants) == before
 
 
-def test_a_run_has_an_end(held):
+def stopped(paths, policy: Policy, command: list[str], after_s: float) -> child.Finished:
+    stop = threading.Event()
+    threading.Timer(after_s, stop.set).start()
+    return child.run(paths, policy, command, timeout_s=limit(60), cwd=paths.repo, stop=stop)
+
+
+def test_a_run_has_an_end(held, apart):
     paths, _ = held
     policy = Policy(write=(str(paths.repo), *DEVICES))
     started = time.monotonic()
-    command = [sys.executable, "-I", "-S", "-c", "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(60)"]
-    assert child.run(paths, policy, command, timeout_s=1, cwd=paths.repo).exit_code is None
-    stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
-    assert child.run(paths, policy, command, timeout_s=60, cwd=paths.repo, stop=stop).exit_code is None
-    assert time.monotonic() - started < 10
-    flood = child.run(paths, policy, ["head", "-c", "50000000", "/dev/zero"], timeout_s=60, cwd=paths.repo, keep=1000)
+    command = [sys.executable, "-I", "-S", "-c", "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(1000)"]
+    assert apart(child.run, paths, policy, command, timeout_s=1, cwd=paths.repo).exit_code is None
+    assert apart(stopped, paths, policy, command, 0.5).exit_code is None
+    assert time.monotonic() - started < patience(10)
+    flood = apart(child.run, paths, policy, ["head", "-c", "50000000", "/dev/zero"], timeout_s=limit(60), cwd=paths.repo, keep=1000)
     assert (flood.exit_code, len(flood.out)) == (0, 1000)
 
 

@@ -51,7 +51,8 @@ class AdmitStep(Step):
                 document,
                 self.task_key,
                 str(ti.id),
-                ti.max_tries > (self.retries or 0),  # a clear raises it, a try after a kill does not
+                ti.max_tries,
+                self.retries or 0,
                 lambda: goals.start(connection, settings(), run),
                 taken,
             )

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.flow.api import ask_door
+from include.flow.poke import poke
 from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
 from include.flow.waiting import until_done
@@ -17,7 +18,14 @@ from include.tasks.models import Rework
 from include.tasks.service import GaveUp
 
 DOOR_PATIENCE_S = 2.0
-RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=3)}
+
+
+def _has_ended(_: Any) -> None:
+    """Airflow has stored the success: what comes next can be scheduled while this process still tidies up."""
+    poke()
+
+
+RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=3), "on_success_callback": _has_ended}
 """Of steps, not of attempts: a step dies with the scheduler that runs it, and Airflow 3.3's executor can fail one that ran and deferred by
 an event that comes late. What must not be tried again fails for good (``fail``)."""
 

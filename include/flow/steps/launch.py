@@ -8,6 +8,7 @@ from airflow.sdk import BaseOperatorLink
 
 from include import faults
 from include.database.unit_of_work import transaction
+from include.flow.poke import poke
 from include.flow.steps.base import Step
 from include.flow.trigger_run import trigger_goal_run
 from include.goals import service as goals
@@ -36,6 +37,7 @@ class LaunchStep(Step):
             run = goals.run_of(connection, where["dag_id"], where["run_id"], lock=False)
         faults.point("launch.trigger.before")
         trigger_goal_run(where["dag_id"], where["run_id"], {}, plan=run["plan"] or 0)
+        poke()
         faults.point("launch.trigger.after")
         self.goal_address = f"/dags/{where['dag_id']}/runs/{where['run_id']}"
         self.log.info("Started: %s%s", settings().api_url, self.goal_address)

@@ -15,16 +15,16 @@ from include import faults
 from include.database.unit_of_work import persist, pooled_transaction
 from include.errors import Unavailable
 from include.flow import watch
-from include.flow.api import state_of
 from include.flow.rework_trigger import ask_until_cleared
 from include.flow.steps.base import RETRIES, fail
+from include.flow.taken import settle, what_became
 from include.goals import service as goals
 from include.settings import settings
 from include.tasks import watching
 from include.tasks.watching import Seen
 
-TAKEOVER_S = watch.STAMP_S + 0.4
-"""How long a kill waits for a stamp of another triggerer."""
+TOLD_S = 20.0
+"""For how long a kill asks Airflow what became of its step; Airflow gives a kill 30 s."""
 MILESTONES = 200
 """Lines that an attempt's step log may carry; the whole log is an artifact."""
 REVOKE_PATIENCE_S = 10.0
@@ -96,18 +96,23 @@ class LeaseTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """A person marked or cleared the step, or another triggerer took over: ask for a revoke of this epoch, which is fenced.
 
-        Still deferred: another triggerer has it. Marked: revoke at once. Cleared, or Airflow cannot say: whoever watches it now stamps the
-        lease every second, and such a stamp after our own last one means that nobody wants it gone.
+        Still deferred, or cleared alone: another trigger has it. Marked: revoke at once. Cleared with its admit: see ``settle``. If Airflow
+        is too busy to say, nothing is revoked: that looks the same for all of these.
         """
-        ti, here = self._ti(), watch.here()
-        left_at = await here.left_at()
-        state = await state_of(ti.dag_id, ti.run_id, ti.task_id, str(ti.id))
-        if state == "deferred":
+        left_at = await watch.here().left_at()
+        await asyncio.to_thread(self._killed, left_at)
+
+    def _killed(self, left_at: datetime) -> None:
+        ti = self._ti()
+        try:
+            became = persist(partial(what_became, ti, self.task_key, "lease"), TOLD_S)
+            if became == "ended":
+                persist(partial(self.revoke, left_at), REVOKE_PATIENCE_S)
+        except Unavailable as error:
+            self.log.warning("%s What lives is ended by the run's report, the next admit, or after a minute without a watch.", error)
             return
-        if state in (None, "cleared"):
-            await asyncio.sleep(TAKEOVER_S)
-        revoke = partial(persist, partial(self.revoke, left_at), REVOKE_PATIENCE_S)
-        await asyncio.get_running_loop().run_in_executor(here.threads, revoke)
+        if became == "done again":
+            settle(ti, self.log, self._epoch)
 
     def revoke(self, left_at: datetime) -> None:
         """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""

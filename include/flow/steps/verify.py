@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.database.unit_of_work import transaction
+from include.database.unit_of_work import Connection, transaction
 from include.errors import SandboxFailed, StaleEpoch
 from include.flow.steps.base import Step, fail
 from include.flow.verification import Asked, tested
@@ -22,6 +22,9 @@ from include.tasks.models import Failure, Rework, TaskRunState
 class VerifyStep(Step):
     """Ends when the verdict is green for exactly the tree that would be merged; anything else is a rework or the end."""
 
+    made: tuple[int, Candidate] | None = None
+    """Of this process: the epoch, and the candidate that it has made for it."""
+
     def advance(self, context: Any) -> Any:
         """Go on from what is stored."""
         ti = context["ti"]
@@ -29,11 +32,12 @@ class VerifyStep(Step):
             run = goals.run_of(connection, ti.dag_id, context["run_id"])
             document = goals.plan_of(connection, run["id"]) or ""
             opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self.epoch)
-            held = candidates.held(connection, settings(), opened) if isinstance(opened, Opened) else None
+            found = self._found(connection, opened) if isinstance(opened, Opened) else None
         if isinstance(opened, NotVerifiable):
             return self._not_now(context, run["id"], opened)
         self.epoch = opened.epoch
-        found = held or candidates.candidate(settings(), opened)
+        found = found or candidates.candidate(settings(), opened)
+        self.made = None if isinstance(found, Failed) else (opened.epoch, found)
         try:
             result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
             if isinstance(result, NotYet):
@@ -42,6 +46,12 @@ class VerifyStep(Step):
         except StaleEpoch as error:
             self.log.warning("%s", error)
         return None
+
+    def _found(self, connection: Connection, opened: Opened) -> Candidate | Failed | None:
+        """The candidate that was made before, if it is still the one."""
+        if self.made is not None and self.made[0] == opened.epoch and candidates.still(settings(), opened, self.made[1]):
+            return self.made[1]
+        return candidates.held(connection, settings(), opened)
 
     def _not_now(self, context: Any, goal_run: str, why: NotVerifiable) -> NotYet | None:
         if why.lease is not None:

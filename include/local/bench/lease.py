@@ -79,7 +79,7 @@ def _node(servers: Servers, engine: str) -> Iterator[bool]:
         folder.mkdir()
     (mine.bundles_dir / ".bundle").write_bytes(b"")  # the played workers start from no commit
     (mine.toolbox_dir / "worker.pyz").write_text(PROGRAM)
-    servers.python("relay", "-m", "include.sandbox.relay")
+    servers.python("relay", "-m", "include.sandbox.relay_start")
     warden = servers.python("warden", "-m", "include.sandbox.warden")
     try:
         wait_for("the warden serves or gives up", lambda: _serves() or warden.poll() is not None, 60)

@@ -19,7 +19,8 @@ from include.errors import Unavailable
 from include.local import health, postgres, runtime, valkey
 from include.settings import ROOT, Settings
 
-_KEPT = ("AIRLOCK_PG_BIN", "AIRLOCK_VALKEY_BIN", "AIRLOCK_IMAGE", "AIRLOCK_ENGINE", "AIRLOCK_DOCKER_HOST")
+KEPT = ("AIRLOCK_PG_BIN", "AIRLOCK_VALKEY_BIN", "AIRLOCK_IMAGE", "AIRLOCK_ENGINE", "AIRLOCK_DOCKER_HOST")
+"""Settings of the caller that hold for a benchmark too."""
 
 
 def wait_for(what: str, check: Callable[[], object], seconds: float = 30) -> None:
@@ -78,7 +79,7 @@ def temporary_servers(**postgres_options: str) -> Iterator[Servers]:
     """
     before = dict(os.environ)
     home = Path(tempfile.mkdtemp(prefix="airlock-bench-"))
-    for name in [name for name in os.environ if name.startswith("AIRLOCK_") and name not in _KEPT]:
+    for name in [name for name in os.environ if name.startswith("AIRLOCK_") and name not in KEPT]:
         del os.environ[name]
     os.environ["AIRLOCK_HOME"] = str(home)
     settings_module.settings.cache_clear()

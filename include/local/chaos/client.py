@@ -20,12 +20,19 @@ BUDGET_USD, DEADLINE = 100.0, "23h"
 
 
 class Clients:
-    """So many goals under way at once."""
+    """So many goals under way at once.
 
-    def __init__(self, settings: Settings, goals: list[Goal], repository: str, at_once: int, say: Say) -> None:
+    Args:
+        goals: in the order of submission.
+        at_once: how many.
+        begin_s: for so many seconds further goals begin; 0: until all have.
+    """
+
+    def __init__(self, settings: Settings, goals: list[Goal], repository: str, at_once: int, say: Say, begin_s: float = 0) -> None:
         self._settings, self._repository, self._say = settings, repository, say
         self._waiting = list(reversed(goals))
         self._lock = threading.Lock()
+        self._rest_at = time.monotonic() + begin_s if begin_s else None
         self.stopped = threading.Event()
         self.asked: list[Asked] = []
         self._threads = [threading.Thread(target=self._work, name=f"client {number}", daemon=True) for number in range(at_once)]
@@ -35,6 +42,12 @@ class Clients:
     def are_done(self) -> bool:
         """Every goal has come to its end."""
         return not any(thread.is_alive() for thread in self._threads)
+
+    def rest(self, patience_s: float) -> None:
+        """Wait until no further goal begins; without such a time until all have come to their end, at most so long."""
+        end = self._rest_at or time.monotonic() + patience_s
+        while not self.are_done() and time.monotonic() < end:
+            time.sleep(0.5)
 
     def join(self, patience_s: float) -> None:
         """Wait for all goals, at most so long; then no further one is waited for."""
@@ -46,7 +59,7 @@ class Clients:
     def _work(self) -> None:
         while not self.stopped.is_set():
             with self._lock:
-                if not self._waiting:
+                if not self._waiting or (self._rest_at is not None and time.monotonic() > self._rest_at):
                     return
                 goal = self._waiting.pop()
             asked = self._submit(goal)

@@ -21,8 +21,8 @@ from include.settings import Settings
 PAUSE_S = (2.0, 8.0)
 STOP_S = 40.0
 STOP_EVERY = 8
-UP_S = 600.0
-"""A busy machine takes its time to come up."""
+UP_S = 240.0
+"""For so long nothing may move while it comes up."""
 PATIENCE_S = 45.0
 """A kill waits for its share of merges, so that kills meet live work to the end; but no longer than this."""
 BUDGET_MICRO = 100_000_000_000

@@ -23,7 +23,18 @@ class Options(Frozen):
     seed: int
     engine: Literal["auto", "docker", "bubblewrap"]
     points: bool = Field(default=False, description="Arm every fault point at the start: each kills whoever comes by first.")
-    at_once: int = Field(default=4, ge=1, description="Goals that are under way at the same time.")
+    load: float = Field(default=0, ge=0, description="Processes a core that burn it while goals are under way.")
+    minutes: float = Field(default=0, ge=0, description="How long ``goals`` goals are kept under way; 0: each begins once.")
+
+    @property
+    def at_once(self) -> int:
+        """Goals that are under way at the same time."""
+        return self.goals if self.minutes else 4
+
+    @property
+    def kills_nothing(self) -> bool:
+        """Nothing is done to any process, so no attempt may be lost."""
+        return self.kills == 0 and not self.points
 
 
 class Asked(Frozen):
@@ -85,6 +96,7 @@ class Facts(Frozen):
     stale: dict[str, int] = Field(description="Effects of an epoch after a newer one had begun, by kind.")
     main_is_green: bool
     failures: tuple[str, ...] = Field(default=(), description="How attempts ended that did not merge, most frequent first.")
+    taken: tuple[str, ...] = Field(default=(), description="Sandboxes that were ended as unwatched, or for what a person did.")
     spent: dict[str, int] = Field(default_factory=dict, description="Micro-USD of all model calls, how many, how many at their worst case.")
     manual_steps: tuple[str, ...] = Field(default=(), description="What did not come back by itself or by `airlock up`.")
 

@@ -12,6 +12,12 @@ FROM task_runs t ORDER BY t.created_at, t.id;
 -- name: failures | how attempts ended that did not merge
 SELECT failure, counted, reason, count(*) AS count FROM attempts WHERE failure IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 4 DESC;
 
+-- name: taken | sandboxes that were ended as unwatched, or for what nobody but a person does
+SELECT l.sandbox, COALESCE(l.revoke_reason, e.because) AS because FROM leases l LEFT JOIN evidence e ON e.lease = l.id
+WHERE e.because LIKE 'unwatched%' OR l.revoke_reason LIKE '%cleared in Airflow%' OR l.revoke_reason LIKE '%marked in Airflow%'
+   OR l.revoke_reason LIKE '%marked or cleared%'
+ORDER BY l.granted_at;
+
 -- name: merges | which task runs have merged
 SELECT task_run FROM merges ORDER BY created_at;
 

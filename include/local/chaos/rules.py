@@ -13,8 +13,12 @@ COMPLETED = "COMPLETED"
 EXAMPLES = 5
 
 
-def judge(facts: Facts) -> Judgement:
-    """Count, and hold every bar against what was found."""
+def judge(facts: Facts, kills_nothing: bool = False) -> Judgement:
+    """Count, and hold every bar against what was found.
+
+    Args:
+        kills_nothing: no process was killed: then no attempt may fail, and none may end as unwatched or as if a person had ended it.
+    """
     goals, merges = goal_counters(facts), merge_counters(facts)
     bars = [
         _bar("goals lost", lost_goals(facts)),
@@ -33,6 +37,9 @@ def judge(facts: Facts) -> Judgement:
         _bar("main is red", () if facts.main_is_green else ("the sample's tests fail on main",)),
         _bar("manual steps", facts.manual_steps),
     ]
+    if kills_nothing:
+        bars += [_bar("attempts lost", facts.failures), _bar("unwatched or taken for a person's", facts.taken)]
+        bars.append(_bar("goals not completed", [f"{run.run}: {run.state}" for run in facts.runs if run.state != COMPLETED]))
     return Judgement(goals=goals, merges=merges, bars=tuple(bars))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from include import settings as settings_module
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.local import control, doctor, health, runtime, submit
-from include.local.chaos import collect, rules, store, work
+from include.local.chaos import burners, collect, rules, store, work
 from include.local.chaos.client import Clients
 from include.local.chaos.killer import BUDGET_MICRO, UP_S, Killer
 from include.local.chaos.models import Options, Outcome
@@ -66,7 +67,7 @@ def _in(home: Path, options: Options, say: Say) -> Outcome:
     (home / "keys").mkdir(mode=0o700)
     (home / "keys" / "jarvis.key").write_text("sk-none-chaos")
     runtime.update(home, api_port=runtime.free_port())  # not the default one, which another Airlock of this machine may take meanwhile
-    goals = work.goals(options.goals, options.seed)
+    goals = work.goals(_most(options), options.seed)
     work.write_playbooks(home / "playbooks", goals, options.seed)
     sample = work.make_repository(home / "sample")
     with _model(home) as address:
@@ -83,17 +84,35 @@ def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: P
         store.raise_budgets(connection, BUDGET_MICRO)
     repository = submit.register(str(sample))
     began = time.monotonic()
-    clients = Clients(settings, goals, repository, options.at_once, say)
-    killer = Killer(settings, options, clients, sum(goal.tasks for goal in goals), say)
-    killer.play()
-    say(f"{time.monotonic() - began:7.1f} s  the last kill; now all goals go to their end")
+    with burners.load(options.load, 60 * options.minutes + DRAIN_S) as burning:
+        if burning:
+            say(f"{burning} processes burn the machine's processors.")
+        clients = Clients(settings, goals, repository, options.at_once, say, 60 * options.minutes)
+        killer = Killer(settings, options, clients, sum(goal.tasks for goal in goals), say)
+        killer.play()
+        if options.kills:
+            say(f"{time.monotonic() - began:7.1f} s  the last kill; now all goals go to their end")
+        clients.rest(DRAIN_S)
     clients.join(DRAIN_S)
     wall_s = time.monotonic() - began
     facts = collect.facts(settings, clients.asked, sample, repository, killer.manual)
     faults = tuple(killer.watch.end())
-    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=rules.judge(facts), wall_s=round(wall_s, 1), words=WORDS)
+    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=rules.judge(facts, options.kills_nothing),
+                      wall_s=round(wall_s, 1), words=_words(options))  # fmt: skip
     (settings.home / "chaos.json").write_text(outcome.model_dump_json(indent=1))
     return outcome
+
+
+def _most(options: Options) -> int:
+    """Goals that there is a playbook for: with ``--minutes`` more than can be worked in that time."""
+    return options.goals * (1 + math.ceil(2 * options.minutes))
+
+
+def _words(options: Options) -> tuple[str, ...]:
+    if not options.load:
+        return WORDS
+    cores = len(os.sched_getaffinity(0))
+    return (*WORDS, f"Beside it {round(options.load * cores)} processes burned the {cores} cores.")
 
 
 def _home(options: Options, say: Say) -> Path:

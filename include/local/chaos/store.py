@@ -50,6 +50,7 @@ def ends(connection: Connection) -> dict[str, Any]:
         "open_calls": _rows(connection, _SQL.open_calls)[0]["count"],
         "stale": dict(_rows(connection, _SQL.stale)[0]),
         "failures": tuple(_words(row) for row in _rows(connection, _SQL.failures)),
+        "taken": tuple(f"{row['sandbox']}: {row['because']}" for row in _rows(connection, _SQL.taken)),
         "spent": dict(_rows(connection, _SQL.spent)[0]),
     }
 

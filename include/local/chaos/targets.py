@@ -25,6 +25,8 @@ PROCESSES = {
     "relay": "relay",
     "warden": "warden",
     "gatekeeper": "gatekeeper",
+    "nursery": "nursery",
+    "gate-nursery": "gate-nursery",
     "valkey": "valkey",
     "postgres": "postgres",
 }

@@ -54,8 +54,9 @@ def compare(stand: Stand, trial: Trial) -> None:
     _lock_held(stand, trial, run, tasks)
     if trial.expected.sandbox == "gone":
         bar = GONE_S if trial.load <= BUSY else 4 * GONE_S
-        _check(trial, trial.gone_s is not None and trial.gone_s < bar, f"the sandbox was gone after {trial.gone_s} s (load {trial.load})")
-        _check(trial, trial.ended_s is None or trial.ended_s < GONE_S, f"the sandbox was gone {trial.ended_s} s after the revoke")
+        late = f"the sandbox was gone after {trial.gone_s} s, {trial.ended_s} s after the revoke (load {trial.load})"
+        _check(trial, trial.gone_s is not None and trial.gone_s < bar, late)
+        _check(trial, trial.ended_s is None or trial.ended_s < GONE_S, late)
 
 
 def _whole(stand: Stand, trial: Trial, run: dict[str, Any], tasks: list[dict[str, Any]]) -> None:

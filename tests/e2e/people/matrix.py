@@ -1,4 +1,4 @@
-"""Many trials in one stack, place by place, several side by side; and the table of what came of them."""
+"""Many trials in one stack, several side by side; and the table of what came of them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from tests.e2e.people.ends import await_end, compare, where
 from tests.e2e.people.trials import ACTIONS, PLACES, Stand, Trial, act, held_at, reached, until, watch_it_go
 
 SIDE_BY_SIDE = 5
+TOGETHER = (("admit waiting",), ("start",), ("lease", "verify", "merge"))
+"""Places whose trials do not disturb each other: waiting needs a full node, starting one whose warden stands still."""
 PATIENCE_S = 600.0
 
 
@@ -33,25 +35,25 @@ def all_cells(times: int) -> list[Trial]:
 
 
 def play(stand: Stand, trials: list[Trial], capacity: int, told: Callable[[list[Trial]], None], seed: int = 4) -> None:
-    """Play all trials, place by place; problems are kept in each; ``told`` is called after each place with what has been played."""
+    """Play all trials; problems are kept in each; ``told`` is called after each part with what has been played."""
     chance = random.Random(seed)
     for trial in trials:
         trial.hold_s = round(chance.uniform(0, 4), 1)
-    for place in PLACES:
-        mine = [trial for trial in trials if trial.place == place]
+    for places in TOGETHER:
+        mine = [trial for trial in trials if trial.place in places]
         if not mine:
             continue
         began = time.monotonic()
-        if place == "admit waiting":
+        if places == ("admit waiting",):
             _at_admit(stand, mine, capacity)
-        elif place == "start":
+        elif places == ("start",):
             for wave in _waves(mine, min(SIDE_BY_SIDE, capacity)):
                 _at_start(stand, wave)
         else:
             _side_by_side(mine, lambda trial: _one(stand, trial), min(SIDE_BY_SIDE, capacity))
         _side_by_side(mine, lambda trial: await_end(stand, trial, PATIENCE_S), 16)
         _side_by_side(mine, lambda trial: compare(stand, trial), 3)
-        print(f"{place}: {len(mine)} trials in {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{', '.join(places)}: {len(mine)} trials in {time.monotonic() - began:.0f} s", flush=True)
         told([trial for trial in trials if trial.end])
 
 
