@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from include.flow.steps.base import Step
 
 
+pytestmark = pytest.mark.slow  # Airflow is imported
+
+
 @pytest.fixture
 def moved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Two tasks were verified on the same base, and the first has merged. No door is there, as when it dies with the step."""

@@ -187,6 +187,7 @@ LEFT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", LEFT)
 def test_a_push_killed_in_the_middle_is_undone_and_made_again(merged: World, where: str) -> None:
     prepared = _killed_push(merged, where)
@@ -196,6 +197,7 @@ def test_a_push_killed_in_the_middle_is_undone_and_made_again(merged: World, whe
     assert not list((merged.person.path / ".git").rglob("*.lock"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["in the work tree", "while the branch moved"])
 @pytest.mark.usefixtures("in_vain_shortly")
 def test_control_a_killed_push_that_was_not_written_down_stays(merged: World, where: str) -> None:
@@ -210,6 +212,7 @@ def test_control_a_killed_push_that_was_not_written_down_stays(merged: World, wh
     assert merged.person.git("status", "--porcelain") == "" and merged.person.tip() == prepared.candidate.commit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written_down", [True, False], ids=["", "control: not written down"])
 @pytest.mark.parametrize("where", LEFT)
 def test_whoever_lands_next_undoes_the_killed_push_of_another(
@@ -225,6 +228,7 @@ def test_whoever_lands_next_undoes_the_killed_push_of_another(
     assert (refusal is None) == (merged.person.tip("main") == other) == (merged.person.git("status", "--porcelain") == "") == written_down
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [True, False], ids=["", "control: who is at work is not looked at"])
 def test_the_lock_of_a_person_at_work_stays(merged: World, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
     """A commit that waits for its editor, begun after a push of ours was killed."""

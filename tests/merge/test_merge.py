@@ -101,6 +101,7 @@ def test_nothing_committed_is_recognised_as_merged(world: World) -> None:
     assert world.tip() == world.base
 
 
+@pytest.mark.slow
 def test_eight_branches_merged_at_once(world: World) -> None:
     task_runs = [world.work(f"t{number}", {f"f{number}.py": f"F = {number}\n"}) for number in range(8)]
 
@@ -150,6 +151,7 @@ with transaction("airflow") as connection:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_between_the_ref_and_the_commit(world: World, when: str) -> None:
     task_run = world.work("a", {"b.py": "B = 2\n"})
@@ -166,6 +168,7 @@ def test_killed_between_the_ref_and_the_commit(world: World, when: str) -> None:
     assert world.git("rev-list", "--first-parent", "--count", f"{world.base}..{world.tip()}") == "1"
 
 
+@pytest.mark.slow
 def test_locks_of_a_killed_git_do_not_block(world: World) -> None:
     task_run = world.work("a", {"b.py": "B = 2\n"})
     world.verify(task_run)

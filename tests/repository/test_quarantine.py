@@ -263,7 +263,12 @@ SAYS = dict.fromkeys(FSCK, "git's own check refuses") | {
 }
 
 
-@pytest.mark.parametrize("name", [*FSCK, *POLICY, *FORM])
+LARGE = {"large sum", "bomb of zeros", "too many files"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in (*FSCK, *POLICY, *FORM)]
+)
 def test_evil_bundle_is_refused_and_nothing_of_it_is_kept(world: World, name: str) -> None:
     handin = (FSCK | POLICY | FORM)[name](world)
     before = _listing(world.mirror)

@@ -265,10 +265,12 @@ def stuck(world: World, attempts: int) -> list[int | None]:
     return chosen
 
 
+@pytest.mark.slow
 def test_a_poisoned_transcript_starts_over(world: World) -> None:
     assert stuck(world, 6) == [None, 1, 2, None, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_poisoned_transcript_is_not_given_up_without_the_guard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control of the test above."""
     monkeypatch.setattr(rules, "is_stuck", lambda _: False)
