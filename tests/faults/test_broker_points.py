@@ -93,7 +93,7 @@ def test_control_acknowledged_before_the_commit_an_effect_is_lost(yard: Yard, tm
         "    return await take(self, batch)\n"
         "broker.Broker._take = first\n"
         "logging.basicConfig(level=logging.INFO)\n"
-        "asyncio.run(broker.main('jarvis'))"
+        "asyncio.run(broker.run('jarvis'))"
     )
     told = "SELECT count(*) FROM task_events WHERE kind = 'milestone' AND detail = %s"
     worker = yard.attempt()

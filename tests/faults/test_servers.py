@@ -314,7 +314,7 @@ def test_r5_control_without_the_outbox_answers_are_lost(streams: tuple[Server, P
         "async def all_of_it(*_): print('would send all again', flush=True); return 0\n"
         "async def an_answer(*_): print('would answer again', flush=True); return 0\n"
         "outbox.send_again, outbox.answer_again = all_of_it, an_answer\n"
-        "logging.basicConfig(level=logging.INFO); asyncio.run(broker.main('jarvis'))"
+        "logging.basicConfig(level=logging.INFO); asyncio.run(broker.run('jarvis'))"
     )
     aim(yard)
     child = yard.start("-c", broken)
