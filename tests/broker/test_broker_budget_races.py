@@ -82,7 +82,8 @@ def test_two_brokers_one_of_them_killed_never_overspend_a_goal(yard, capsys) -> 
     wait_until("a call is sent", lambda: yard.one("SELECT count(*) FROM model_calls WHERE state = 'sent'"), 60)
     brokers[0].send_signal(signal.SIGKILL)
     wait_until("all are answered", lambda: not yard.one("SELECT count(*) FROM model_requests WHERE state = 'requested'"), 120)
-    wait_until("the living broker ends what the dead one left open", lambda: yard.rows(SUMS)[0]["open"] == 0, 60)
+    # Of two brokers that take up one request, one may say that the budget is used up, and the other find room a moment later: its call ends, too.
+    wait_until("no call is open", lambda: yard.rows(SUMS)[0]["open"] == 0, 60)
     sums = _balanced(yard)
     kinds = yard.rows("SELECT COALESCE(error_kind, 'done') AS kind, count(*) AS n FROM model_requests GROUP BY 1 ORDER BY 1")
     with capsys.disabled():

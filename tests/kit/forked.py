@@ -79,6 +79,8 @@ def _live(command: tuple[str, ...], environment: dict[str, str], log: str) -> No
     how, what, *arguments = command
     sys.argv = [what, *arguments]
     if how == "-m":
+        for name in (what, f"{what}.__main__"):
+            sys.modules.pop(name, None)  # it is run as __main__, once
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
         exec(what, {"__name__": "__main__"})
