@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,33 @@ from include.settings import Settings
 from include.tasks.models import AttemptState, GoalRunState, TaskRunState
 from include.tasks.rules import TRANSITIONS
 from tests.conftest import wait_until
+from tests.kit.servers import fresh_database, settings_of
+
+
+@pytest.fixture(scope="module")
+def refusing(servers: Settings) -> Iterator[str]:
+    """A database with one goal run, for all that is refused: nothing changes it."""
+    with fresh_database() as name:
+        with settings_of(name):
+            seed()
+        yield name
+
+
+@pytest.fixture
+def a_goal_run(refusing: str) -> Iterator[str]:
+    """The goal run that nothing may change."""
+    with settings_of(refusing):
+        yield "g1"
 
 
 @pytest.fixture
 def goal_run(settings: Settings) -> str:
-    """One goal run, made as the owner."""
+    """One goal run, in a database of the test's own."""
+    return seed()
+
+
+def seed() -> str:
+    """Make a goal run as the owner."""
     goal = new_id()
     with transaction("owner") as connection:
         connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100)")
@@ -137,7 +160,7 @@ def test_each_transition_writes_its_event(goal_run: str) -> None:
         "INSERT INTO notices (key, kind, words) VALUES ('k', 'warning', 'w'), ('k', 'warning', 'w')",
     ],
 )
-def test_the_database_refuses(goal_run: str, statement: str) -> None:
+def test_the_database_refuses(a_goal_run: str, statement: str) -> None:
     with pytest.raises(psycopg.Error), transaction("owner") as connection:
         connection.execute(statement)
 
@@ -186,7 +209,7 @@ ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli")
         *((role, "UPDATE task_runs SET due_at = null, resume_from = 1") for role in ("broker", "warden", "gatekeeper", "cli")),
     ],
 )
-def test_a_role_may_do_only_its_job(goal_run: str, role: str, statement: str) -> None:
+def test_a_role_may_do_only_its_job(a_goal_run: str, role: str, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege), transaction(role) as connection:
         connection.execute(statement)
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -90,25 +91,38 @@ def servers() -> Iterator[Settings]:
     children[0].send_signal(signal.SIGINT)
     children[1].terminate()
     for child in children:
-        child.wait(20)
+        child.wait(patience(20))
     shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.fixture
-def settings(servers: Settings) -> Iterator[Settings]:
-    """Settings with a fresh copy of the migrated database, for one test; ``include.settings.settings()`` gives the same."""
+@contextmanager
+def fresh_database() -> Iterator[str]:
+    """Copy the migrated database and give the copy's name; it goes away with the block. The fixture ``servers`` must be there."""
     admin = os.environ["AIRLOCK_TEST_ADMIN_DSN"]
     name = f"t_{secrets.token_hex(6)}"
     with psycopg.connect(admin, autocommit=True) as connection:
         strategy = "STRATEGY FILE_COPY" if connection.info.server_version >= 150_000 else ""  # half the CPU, and nothing here is synced
         connection.execute(f"CREATE DATABASE {name} TEMPLATE pristine OWNER airlock_owner {strategy}")  # type: ignore[call-overload]
+    yield name
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def settings_of(name: str) -> Iterator[Settings]:
+    """Make this process use a database while the block lasts."""
     os.environ["AIRLOCK_PG_DATABASE"] = name
     settings_module.settings.cache_clear()
     yield settings_module.settings()
     del os.environ["AIRLOCK_PG_DATABASE"]
     settings_module.settings.cache_clear()
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(servers: Settings) -> Iterator[Settings]:
+    """Settings with a fresh copy of the migrated database, for one test; ``include.settings.settings()`` gives the same."""
+    with fresh_database() as name, settings_of(name) as mine:
+        yield mine
     streams = redis.Redis.from_url(servers.valkey_url("broker"))
     for key in streams.scan_iter("*"):
         streams.delete(key)

@@ -13,6 +13,8 @@ from include.local import leftovers
 from tests.local import test_supervisor
 from tests.local.test_supervisor import SLEEP, child, home, start, wait_for  # noqa: F401 - home is a fixture
 
+pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
+
 NEVER_AGAIN = """
 def crashed(self, child, now):
     child.state, child.due = "crashed", now + 1e9

@@ -15,6 +15,8 @@ from include.local import control, leftovers
 from include.local.supervisor import child_environment
 from tests.conftest import wait_until
 
+pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
+
 # A program that says who and whose it is, what its environment and command line are, and whether the nursery's import was inherited.
 MODULE = """
 import os, sys, time

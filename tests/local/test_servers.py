@@ -17,6 +17,8 @@ from include.local.supervisor import child_environment
 from include.settings import Settings, load
 from tests.conftest import wait_until
 
+pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
+
 PROGRAM = """
 from include.local import processes, supervisor
 home = supervisor.load().home

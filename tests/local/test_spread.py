@@ -8,8 +8,12 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.kit import run_folder
+
+pytestmark = pytest.mark.slow  # whole runs of pytest
 
 HOOKS = """
 import pytest

@@ -21,6 +21,8 @@ from include.local.supervisor import Supervisor, child_environment
 from tests.conftest import wait_until
 from tests.kit.scale import patience
 
+pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
+
 # The supervisor as it runs in the product, with a list of processes that the test hands in.
 PROGRAM = """
 import json, sys

@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.worker.sandbox import GIT, calls, says
 
 NEW = "\n\ndef double(a):\n    return 2 * a\n"
@@ -93,6 +95,7 @@ def test_capabilities_bind_tests_and_commits(attempt):
     assert ["'test'" in result["content"] or "'git-commit'" in result["content"] for result in run.results()] == [True, True]
 
 
+@pytest.mark.slow
 def test_an_endless_pattern_is_ended_and_heartbeats_go_on(attempt):
     files = {"a.txt": "a" * 40 + "!\n", "test_a.py": "def test_a(): pass\n"}
     run = attempt([calls(("search_files", {"pattern": r"(a+)+$"})), says("ok")], files=files).run()
