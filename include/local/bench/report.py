@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from math import ceil
 from pathlib import Path
 from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.table import Table
+
+WIDE = 160
+"""Columns of a table that goes into a file: nobody folds it."""
 
 
 class Report(TypedDict):
@@ -59,7 +63,7 @@ def show(report: Report, as_json: bool) -> None:
         table.add_column(column.replace("_", " "), overflow="fold", justify="left" if isinstance(example, str) else "right")
     for row in report["rows"]:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
     for name, value in report["ratios"].items():
         print(f"{name.replace('_', ' ')}: {value:g}")
     for note in report["notes"]:
