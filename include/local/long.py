@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from include.clock import now
+from include.errors import BadInput
 from include.local import lanes
 from include.local.control import Say
 from include.settings import ROOT, load
@@ -52,8 +53,11 @@ def run(arguments: list[str], say: Say) -> int:
 
     Returns:
         The exit code: 0 when every part that was asked for is green.
+
+    Raises:
+        BadInput: no part has any of the words: then nothing would run, and look green.
     """
-    commit, parts = _commit(), [part for part in collect() if not arguments or any(word in part for word in arguments)]
+    commit, parts = _commit(), chosen(collect(), arguments)
     known = {done.part: done for done in read()}
     for number, part in enumerate(parts, 1):
         if part in known and known[part].commit == commit and known[part].green:
@@ -66,6 +70,18 @@ def run(arguments: list[str], say: Say) -> int:
     say(f"{len(parts) - len(red)} of {len(parts)} parts are green" + (f"; red: {', '.join(red)}" if red else ""))
     print(f"{len(parts) - len(red)} passed, {len(red)} failed", flush=True)
     return 1 if red else 0
+
+
+def chosen(parts: list[str], words: list[str]) -> list[str]:
+    """Choose the parts whose name contains one of the words; all without words.
+
+    Raises:
+        BadInput: there is none.
+    """
+    found = [part for part in parts if not words or any(word in part for word in words)]
+    if not found:
+        raise BadInput("--long", f"no part is named like {' or '.join(words) or 'anything'}", f"There are: {', '.join(parts) or 'none'}.")
+    return found
 
 
 def collect() -> list[str]:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from include.errors import BadInput
 from include.local import checks, lanes, long
 from include.local.control import Say
 from include.local.lanes import Lane
@@ -31,8 +32,14 @@ def run(arguments: list[str], say: Say) -> int:
 
     Returns:
         The exit code: 0 when all is green.
+
+    Raises:
+        BadInput: ``--fast`` with further arguments, or ``--long`` with words that no part has.
     """
-    if arguments == ["--fast"]:
+    if arguments[:1] == ["--fast"]:
+        if arguments[1:]:
+            remedy = "Leave them out, or name tests without --fast: `./airlock test tests/local -k ports`."
+            raise BadInput("--fast", f"takes no further arguments, and got {' '.join(arguments[1:])}", remedy)
         return _finish([_checks(), [_pytest("fast", 2, "fast", ignore=STACKS)]], say)
     _ensure_image(say)
     if arguments and arguments[0] == "--long":

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from include.local import lanes, long
+from include.errors import BadInput
+from include.local import lanes, long, testing
 from include.local.lanes import Lane
 
 REPORT = """<testsuites><testsuite name="pytest">
@@ -56,3 +57,11 @@ def test_the_page_of_the_long_run_says_what_when_and_on_what_machine() -> None:
     )
     page = long.page([done], "2 cores")
     assert "| `tests/a.py` | 1 passed | 1.5 | 2026-11-28 06:00 UTC | abc |" in page and "Machine: 2 cores." in page and "p50 3 ms" in page
+
+
+def test_what_would_run_nothing_or_something_else_is_refused_with_the_remedy() -> None:
+    assert long.chosen(["tests/a.py", "tests/b.py"], ["b.py"]) == ["tests/b.py"]
+    with pytest.raises(BadInput, match=r"--long: no part is named like c\.py.*There are: tests/a\.py"):
+        long.chosen(["tests/a.py"], ["c.py"])
+    with pytest.raises(BadInput, match=r"--fast: takes no further arguments, and got tests/local.*Leave them out"):
+        testing.run(["--fast", "tests/local"], print)
