@@ -21,15 +21,15 @@ BASE = {"errors", "clock", "settings", "faults", "lazy"}
 PURE = {"models", "rules"}
 # Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
 TOOLS = {"include.database.queries", "include.database.unit_of_work"}
-HOSTS = {"local", "flow"}
+HOSTS = {"local", "flow", "cli", "drills", "offline"}
 STORES = {"store"}
 READS_FILES = {"include.catalog.store"}  # a store of reviewed YAML files: no tables that only its room may touch
 PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and arguments are public data, on both sides of the sandbox
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
-    "include.local.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
-    "include.local.offline_model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
+    "include.cli.__main__", "include.local.supervisor", "include.local.prepare", "include.local.image", "include.local.airflow",
+    "include.offline.model", "include.broker.__main__", "include.gate.__main__", "include.sandbox.relay", "include.sandbox.warden",
     "include.sandbox.relay_start", "include.local.nursery",
-    "include.worker.__main__", "include.local.bench.peer_dbos", "include.local.bench.peer_langgraph", "include.worker.run_pytest",
+    "include.worker.__main__", "include.drills.bench.peer_dbos", "include.drills.bench.peer_langgraph", "include.worker.run_pytest",
     *(f"include.flow.steps.{step}" for step in (*STEPS, "land", "report", "outcome")),  # goal_dag names them by its steps
 )  # fmt: skip
 

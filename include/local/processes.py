@@ -46,7 +46,7 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 NURSERY, GATE_NURSERY = "nursery", "gate-nursery"
 NURSLINGS = (
     "include.local.prepare",
-    "include.local.offline_model",
+    "include.offline.model",
     "include.sandbox.warden",
     "include.broker.__main__",
     "uvicorn.protocols.http.auto",
@@ -113,7 +113,7 @@ def _model(settings: Settings) -> list[Process]:
     if not settings.offline:
         return []
     folders = filter(None, settings.playbooks.split(":"))  # looked through before our own
-    command = _python("include.local.offline_model", "--port", str(settings.offline_port), "--playbooks", *folders)
+    command = _python("include.offline.model", "--port", str(settings.offline_port), "--playbooks", *folders)
     return [
         Process(
             "offline-model",

@@ -183,7 +183,7 @@ class Yard:
         """An offline model that plays this playbook, up and listening."""
         file = self.folder / f"{secrets.token_hex(4)}.yaml"
         file.write_text(yaml.safe_dump({"goal_matches": ".", **playbook}))
-        child = self.start("-m", "include.local.offline_model", "--port", str(self.model_port), "--playbooks", str(file))
+        child = self.start("-m", "include.offline.model", "--port", str(self.model_port), "--playbooks", str(file))
         wait_until("the offline model listens", lambda: _listens(self.model_port) or child.poll() is not None, 30)
         assert child.poll() is None, self.log(child)
         return child

@@ -9,8 +9,8 @@ import pytest
 
 from include.broker.rules import NOTHING_KEPT, SANDBOX_LOST, resumption
 from include.errors import BadInput
-from include.local.offline_model import Place, place_of
 from include.messages import models
+from include.offline.model import Place, place_of
 from tests.conftest import wait_until
 
 COMMIT = "c0" * 20

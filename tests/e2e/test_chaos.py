@@ -23,7 +23,7 @@ UNREACHED = {"door.clear.before", "door.clear.after"}
 
 def chaos(*arguments: str) -> dict[str, Any]:
     """Run it; its home is its own, and gone afterwards."""
-    command = [sys.executable, "-m", "include.local", "chaos", "--engine", "bubblewrap", "--json", *arguments]
+    command = [sys.executable, "-m", "include.cli", "chaos", "--engine", "bubblewrap", "--json", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRLOCK_", "AIRFLOW", "ANTHROPIC"))}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr[-4000:]

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from include.local.bench import moments, phases
-from include.local.bench.phases import Moment
+from include.drills.bench import moments, phases
+from include.drills.bench.phases import Moment
 from include.settings import load
 from tests.conftest import wait_until
 from tests.kit.stack import CANARY, GIT, Stack

@@ -7,7 +7,7 @@ import sys
 
 import psutil
 
-from include.local.chaos import burners
+from include.drills.chaos import burners
 from tests.conftest import ROOT, wait_until
 
 
@@ -31,7 +31,7 @@ def test_without_a_load_there_is_none() -> None:
 
 
 def test_they_end_with_their_time_and_with_their_parent() -> None:
-    program = "import sys, time; from include.local.chaos import burners\nwith burners.load(1, float(sys.argv[1])): print(1, flush=True); time.sleep(60)"
+    program = "import sys, time; from include.drills.chaos import burners\nwith burners.load(1, float(sys.argv[1])): print(1, flush=True); time.sleep(60)"
     for seconds, killed in ((0.5, False), (60, True)):
         parent = subprocess.Popen([sys.executable, "-c", program, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE)
         try:

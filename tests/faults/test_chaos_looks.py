@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from include.database.unit_of_work import transaction
+from include.drills.chaos import rules, store
 from include.errors import IllegalTransition, StaleEpoch
-from include.local.chaos import rules, store
 from include.merge import service as merges
 from include.settings import Settings
 from tests.broker.conftest import Yard, yard

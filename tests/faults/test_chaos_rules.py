@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from include.drills.chaos import report
+from include.drills.chaos.models import Asked, Event, Facts, Fault, Options, Outcome, Run, TaskEnd
+from include.drills.chaos.rules import bound, judge, quantile
 from include.governance.models import Chain
-from include.local.chaos import report
-from include.local.chaos.models import Asked, Event, Facts, Fault, Options, Outcome, Run, TaskEnd
-from include.local.chaos.rules import bound, judge, quantile
 
 CHAIN = Chain(entries=3, head="c", broken_at=None, problem=None)
 

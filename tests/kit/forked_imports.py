@@ -6,7 +6,7 @@ import starlette.applications
 import uvicorn
 
 import include.broker.__main__
-import include.local.offline_model
+import include.offline.model
 import tests.kit.forked
 
 __all__ = ["anthropic", "include", "psycopg_pool", "starlette", "tests", "uvicorn"]

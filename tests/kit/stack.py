@@ -15,7 +15,7 @@ import psycopg
 import yaml
 from psycopg.rows import dict_row
 
-from include.local.rest import Airflow
+from include.cli.rest import Airflow
 from include.settings import ROOT, load
 from tests.kit.scale import limit, patience
 
@@ -47,7 +47,7 @@ class Stack:
         }
 
     def run(self, *arguments: str, seconds: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "include.local", *arguments]
+        command = [sys.executable, "-m", "include.cli", *arguments]
         return subprocess.run(
             command, env=self.environment | variables, cwd=ROOT, capture_output=True, text=True, timeout=patience(seconds), check=False
         )

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
+from include.cli.extend import extend
 from include.database.unit_of_work import transaction
 from include.errors import BadInput
 from include.leases import service as leases
-from include.local.extend import extend
 from include.settings import Settings
 from tests.leases.world import World
 

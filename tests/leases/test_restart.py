@@ -11,8 +11,8 @@ import psutil
 import psycopg
 import pytest
 
+from include.drills.bench.servers import Servers, temporary_servers, wait_for
 from include.local import health, postgres
-from include.local.bench.servers import Servers, temporary_servers, wait_for
 from tests.conftest import free_port
 from tests.kit.scale import limit, patience
 from tests.leases.world import World, run, until, with_settings

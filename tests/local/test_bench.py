@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from include.local.bench import report, transport
+from include.drills.bench import report, transport
 
 
 @pytest.fixture

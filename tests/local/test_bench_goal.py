@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+from include.drills.bench import phases
+from include.drills.bench.phases import Column, Moment
 from include.flow import goal_dag, plain
-from include.local.bench import phases
-from include.local.bench.phases import Column, Moment
 from include.plans.models import Plan, Task
 from tests.flow import probe
 

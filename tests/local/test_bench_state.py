@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.local.bench import state
+from include.drills.bench import state
 
 
 @pytest.mark.slow

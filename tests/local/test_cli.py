@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from include.cli import commands as cli
+from include.cli import progress, result, store, submit
 from include.database.unit_of_work import transaction
 from include.errors import BadInput, NotFound
-from include.local import cli, progress, result, store, submit
 from include.settings import ROOT, Settings
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
@@ -21,7 +22,7 @@ DOCS = (ROOT / "docs" / "cli.md").read_text()
 def airlock(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRLOCK_")} | {"AIRLOCK_HOME": str(home)}
     return subprocess.run(
-        [sys.executable, "-m", "include.local", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "include.cli", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -47,7 +48,7 @@ def test_every_field_of_the_json_is_documented() -> None:
 
 
 def test_the_command_line_loads_neither_airflow_nor_the_models_sdk() -> None:
-    code = "import sys, include.local.cli, include.local.demo; print(sorted({'airflow', 'anthropic', 'great_expectations'} & set(sys.modules)))"
+    code = "import sys, include.cli.commands, include.cli.demo; print(sorted({'airflow', 'anthropic', 'great_expectations'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from include.local import demo, playbook
+from include.cli import demo
+from include.offline import playbook
 from include.plans.models import Plan
 from include.worker.tool_definitions import TOOL_DEFINITIONS
 

@@ -59,7 +59,7 @@ def test_the_command_line_runs_without_the_key_that_it_was_given(tmp_path: Path)
     environment = os.environ | {"AIRLOCK_HOME": str(tmp_path), "ANTHROPIC_API_KEY": SECRET, "PYTHONPATH": str(ROOT)}
     # `reset` asks, and so lives until it is answered: time to look at /proc.
     command = subprocess.Popen(
-        [sys.executable, "-m", "include.local", "reset"],
+        [sys.executable, "-m", "include.cli", "reset"],
         env=environment,
         cwd=ROOT,
         stdin=subprocess.PIPE,

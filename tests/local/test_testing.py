@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from include.cli import lanes, long, testing
+from include.cli.lanes import Lane
 from include.errors import BadInput
-from include.local import lanes, long, testing
-from include.local.lanes import Lane
 
 REPORT = """<testsuites><testsuite name="pytest">
 <testcase classname="tests.broker.test_money" name="test_a" time="2.5"/>

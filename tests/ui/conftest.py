@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from include.local.demo import make_sample
+from include.cli.demo import make_sample
 from include.settings import load
 from tests.conftest import ROOT
 from tests.kit.scale import patience

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from include.local.demo import GOAL
+from include.cli.demo import GOAL
 from tests.kit.scale import patience
 from tests.kit.stack import SLOWLY, Stack
 

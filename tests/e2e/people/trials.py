@@ -18,10 +18,11 @@ import psycopg
 from psycopg.rows import dict_row
 from typer.testing import CliRunner
 
+from include.cli import goal as goal_cli
+from include.cli import submit
 from include.database.unit_of_work import transaction
 from include.goals import intake
 from include.goals.models import GoalRequest
-from include.local import goal_cli, submit
 from include.plans import planner
 from include.plans.models import Plan, Task
 from include.settings import load

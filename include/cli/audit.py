@@ -1,0 +1,52 @@
+"""``./airlock audit``: verify the chain of the audit log, and show its newest entries."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from include.cli import result
+from include.database.unit_of_work import transaction
+from include.governance import service
+from include.local import control
+from include.settings import load
+
+app = typer.Typer(no_args_is_help=True, help="The audit log: every decision and every command of a person, chained by hash.")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def verify(
+    head: Annotated[str, typer.Option(help="The head of an earlier verify, kept elsewhere: it must still be in the chain.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Walk every link of the chain; print how many there are and the head. Exit code 1: it is broken."""
+    control.require_up(load().home)
+    with transaction("cli") as connection:
+        chain = service.verify(connection, head or None)
+    if as_json:
+        print(json.dumps({**chain._asdict(), "whole": chain.whole}))
+    elif chain.whole:
+        print(f"{chain.entries} entries, every link holds.\nhead {chain.head}")
+    else:
+        print(f"BROKEN at entry {chain.broken_at}: {chain.problem}. {chain.entries} entries before it hold.\nhead {chain.head}")
+    raise typer.Exit(0 if chain.whole else 1)
+
+
+@app.command(name="log")
+def log_(
+    limit: Annotated[int, typer.Option(min=1, help="How many entries.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show the newest entries, the last first."""
+    control.require_up(load().home)
+    with transaction("cli") as connection:
+        rows = service.newest(connection, limit)
+    if as_json:
+        print(json.dumps(rows, indent=1, default=result.plain))
+        return
+    for row in rows:
+        words = ", ".join(f"{name}={value}" for name, value in row["detail"].items() if name in ("reason", "decision", "rules", "path"))
+        print(f"{row['position']:>6}  {row['at']:%Y-%m-%d %H:%M:%S}  {row['actor']:12}  {row['action']:20}  {row['subject']}  {words}")
