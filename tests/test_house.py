@@ -17,10 +17,10 @@ from include.tasks.models import STEPS
 from tests.kit import quiet
 from tests.kit.promises import Named, promises
 
-BASE = {"errors", "clock", "settings", "faults", "lazy"}
+BASE = {"errors", "clock", "settings", "faults", "lazy", "frozen"}
 PURE = {"models", "rules"}
 # Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
-TOOLS = {"include.database.queries", "include.database.unit_of_work"}
+TOOLS = {"include.database.queries", "include.database.unit_of_work", "include.database.rows"}
 HOSTS = {"local", "flow", "cli", "drills", "offline"}
 STORES = {"store"}
 READS_FILES = {"include.catalog.store"}  # a store of reviewed YAML files: no tables that only its room may touch
