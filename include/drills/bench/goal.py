@@ -19,10 +19,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from include import settings as settings_module
-from include.cli import demo, submit
-from include.cli.rest import Airflow
 from include.database import queries
 from include.database.unit_of_work import transaction
+from include.drills import person
 from include.drills.bench import cpu, moments, phases
 from include.drills.bench.phases import Column
 from include.drills.bench.report import Report
@@ -119,10 +118,10 @@ def _say(words: str) -> None:
 
 
 def _measure(settings: Settings, number: int) -> Measured:
-    sample = demo.make_sample(settings.home)
-    request = submit.request(goal=demo.GOAL, repository=submit.register(str(sample)), deadline="30m")
+    sample = person.make_sample(settings.home)
+    request = person.request(goal=person.GOAL, repository=person.register(str(sample)), deadline="30m")
     before = cpu.now(settings)
-    goal_run = submit.submit(settings, request).run
+    goal_run = person.submit(settings, request).run
     _wait_for_goal(settings, goal_run)
     goal_cpu = cpu.since(before, cpu.now(settings))
     with transaction("owner") as connection:
@@ -177,7 +176,7 @@ def _write_plain(settings: Settings, plan: str) -> None:
 
 
 def _trigger_plain(settings: Settings, run_id: str) -> None:
-    airflow, end = Airflow(settings), time.monotonic() + _PATIENCE_S
+    airflow, end = person.Airflow(settings), time.monotonic() + _PATIENCE_S
     while (answer := airflow.trigger(_PLAIN, run_id, {})).status_code == 404 and time.monotonic() < end:
         time.sleep(0.5)
     if answer.status_code != 200:

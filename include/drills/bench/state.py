@@ -24,7 +24,6 @@ from include.database.unit_of_work import Connection, pooled_transaction, transa
 from include.drills.bench.report import Report, percentile
 from include.drills.bench.servers import Servers, temporary_servers
 from include.local import health
-from include.settings import ROOT
 from include.tasks import service as tasks
 from include.tasks.models import TaskRunState
 
@@ -114,7 +113,7 @@ def _peer(servers: Servers, folder: Path, packages: list[str], program: str, cou
     with psycopg.connect(health.admin_dsn(servers.settings), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
     address = health.admin_dsn(servers.settings).rpartition("/")[0] + f"/{name}"
-    done = _call([str(python), str(ROOT / "include" / "local" / "bench" / program), address, str(count)], INSTALL_S)
+    done = _call([str(python), str(Path(__file__).parent / program), address, str(count)], INSTALL_S)
     if done.returncode:
         return f"It failed: {_last_line(done)}"
     took: list[float] = json.loads(done.stdout.splitlines()[-1])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from include.cli import submit
 from include.database.unit_of_work import transaction
+from include.drills import person
 from include.drills.chaos import store
 from include.drills.chaos.models import Asked
 from include.drills.chaos.work import Goal
@@ -69,13 +69,13 @@ class Clients:
                 self._wait(goal)
 
     def _submit(self, goal: Goal) -> Asked:
-        request = submit.request(goal=goal.text, repository=self._repository, key=goal.key, landing=goal.landing,
+        request = person.request(goal=goal.text, repository=self._repository, key=goal.key, landing=goal.landing,
                                  budget_usd=BUDGET_USD, deadline=DEADLINE)  # fmt: skip
         calls, refusals, said = 0, 0, ""
         while not self.stopped.is_set() and refusals < REFUSALS:
             calls += 1
             try:
-                run = submit.submit(self._settings, request, patience_s=60).run
+                run = person.submit(self._settings, request, patience_s=60).run
                 self._say(f"goal {goal.number} is {run}" + (f", after {calls} submissions" if calls > 1 else ""))
                 return Asked(key=goal.key, tasks=goal.tasks, calls=calls, acknowledged=True)
             except AirlockError as error:

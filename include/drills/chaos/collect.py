@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from include.cli import doctor
 from include.database.unit_of_work import transaction
+from include.drills import person
 from include.drills.chaos import store
 from include.drills.chaos.models import Asked, Facts
 from include.drills.chaos.work import git
@@ -39,7 +39,7 @@ def facts(settings: Settings, asked: list[Asked], sample: Path, repository: str,
 
 def _settled(settings: Settings) -> dict[str, int]:
     end = time.monotonic() + SETTLE_S
-    while any((found := doctor.leftovers(settings)).values()) and time.monotonic() < end:
+    while any((found := person.leftovers(settings)).values()) and time.monotonic() < end:
         time.sleep(1)
     return found
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from include import settings as settings_module
-from include.cli import doctor, submit
 from include.database.unit_of_work import transaction
+from include.drills import person
 from include.drills.chaos import burners, collect, rules, store, work
 from include.drills.chaos.client import Clients
 from include.drills.chaos.killer import BUDGET_MICRO, UP_S, Killer
@@ -58,7 +58,7 @@ def run(options: Options, say: Say, keep: bool = False) -> Outcome:
         if keep:
             say(f"{home} is left, stopped, with its logs and chaos.json. Delete it when you have looked.")
         else:
-            doctor.delete_home(settings_module.load(home))
+            person.delete_home(settings_module.load(home))
     return outcome
 
 
@@ -83,7 +83,7 @@ def _in(home: Path, options: Options, say: Say) -> Outcome:
 def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: Path, say: Say) -> Outcome:
     with transaction("owner") as connection:
         store.raise_budgets(connection, BUDGET_MICRO)
-    repository = submit.register(str(sample))
+    repository = person.register(str(sample))
     began = time.monotonic()
     with burners.load(options.load, 60 * options.minutes + DRAIN_S) as burning:
         if burning:
