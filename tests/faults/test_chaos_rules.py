@@ -76,6 +76,8 @@ WRONG: list[tuple[dict[str, Any], set[str]]] = [
     ({"on_main": (*TASKS, "g-a-3")}, {"merges unexpected"}),
     ({"on_main": (*TASKS, "g-a-1")}, {"merged twice"}),
     ({"merges": (*TASKS, "g-a-1")}, {"merged twice"}),
+    ({"runs": (run("a"), run("b", state="FAILED")), "on_main": TASKS[:2], "kept": TASKS[2:]}, {"merged, not landed"}),
+    ({"runs": (run("a"), run("b", state="ESCALATED")), "on_main": TASKS[:2], "kept": TASKS[2:]}, {"merged, not landed"}),
     ({"events": (*EVENTS, *walk("attempt", "g-a-1/1", "SPAWNING", "DONE"))}, {"illegal transitions"}),
     ({"events": EVENTS[1:]}, {"illegal transitions"}),
     ({"events": (*EVENTS, Event(machine="task_run", subject="g-a-1", before="LEASED", after="EXECUTING"))}, {"illegal transitions"}),
@@ -118,6 +120,21 @@ def test_a_goal_that_ended_otherwise_is_not_lost_and_its_work_may_lie_on_its_bra
     tasks = (*SOUND["tasks"][:3], task("g-b-2", state="ESCALATED"))
     assert broken(runs=runs, tasks=tasks, merges=TASKS[:3], on_main=TASKS[:2], kept=TASKS[2:3]) == set()
     assert broken(runs=runs, tasks=tasks, merges=TASKS[:3], on_main=TASKS[:2]) == {"merges lost"}
+
+
+def test_merges_stay_on_a_branch_only_where_a_task_was_at_fault() -> None:
+    """Half of a goal is merged when it fails: a task that failed by its own fault excuses that, a loss or a cancelled one does not."""
+
+    def with_end(**end: Any) -> set[str]:
+        runs = (run("a"), run("b", state="FAILED", reason="its run in Airflow failed"))
+        tasks = (*SOUND["tasks"][:3], task("g-b-2", **end))
+        return broken(runs=runs, tasks=tasks, merges=TASKS[:3], on_main=TASKS[:2], kept=TASKS[2:3])
+
+    assert with_end(state="FAILED", counted=3) == with_end(state="CANCELLED", counted=1) == set()
+    assert with_end(state="CANCELLED") == with_end(state="CANCELLED", lost=2) == {"merged, not landed"}
+    # control: nothing of it is merged, so nothing is left
+    tasks = (*SOUND["tasks"][:2], task("g-b-1", state="CANCELLED"), task("g-b-2", state="CANCELLED"))
+    assert broken(runs=(run("a"), run("b", state="FAILED")), tasks=tasks, merges=TASKS[:2], on_main=TASKS[:2]) == set()
 
 
 def test_a_goal_that_was_not_confirmed_may_be_there_or_not() -> None:

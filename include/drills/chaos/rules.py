@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from include.drills.chaos.models import Asked, Bar, Counters, Event, Facts, Judgement, TaskEnd
+from include.drills.chaos.models import Asked, Bar, Counters, Event, Facts, Judgement
 from include.tasks.rules import TRANSITIONS
 
 COMPLETED = "COMPLETED"
@@ -28,6 +28,7 @@ def judge(facts: Facts, kills_nothing: bool = False) -> Judgement:
         _bar("merges lost", lost_merges(facts)),
         _bar("merges unexpected", unexpected_merges(facts)),
         _bar("merged twice", duplicated_merges(facts)),
+        _bar("merged, not landed", stranded_goals(facts)),
         _bar("illegal transitions", illegal_transitions(facts.events)),
         _count("leftovers", facts.leftovers),
         _count("overspend", facts.overspent),
@@ -138,6 +139,15 @@ def duplicated_merges(facts: Facts) -> list[str]:
     return sorted({*twice, *(name for name, count in Counter(facts.merges).items() if count > 1)})
 
 
+def stranded_goals(facts: Facts) -> list[str]:
+    """Goals that ended without landing what had merged, although no task of theirs failed by its own fault."""
+    main = set(facts.on_main)
+    at_fault = {task.run for task in facts.tasks if task.counted or task.state in ("FAILED", "ESCALATED")}
+    left = Counter(task.run for task in facts.tasks if task.state == COMPLETED and task.id not in main)
+    return [f"{run.run} ended {run.state} with {left[run.run]} merges on its branch: {run.reason[:200]}" for run in facts.runs
+            if run.ended and run.state != COMPLETED and left[run.run] and run.run not in at_fault]  # fmt: skip
+
+
 # -- states -----------------------------------------------------------------------------------------------------------------
 
 
@@ -165,8 +175,3 @@ def quantile(values: Iterable[float], part: float) -> float:
     """The value below which this part of the values lies (nearest rank); 0 for none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else 0.0
-
-
-def troubled(tasks: Iterable[TaskEnd]) -> list[TaskEnd]:
-    """Task runs with an attempt that failed and counted: under chaos every one is worth a look."""
-    return [task for task in tasks if task.counted]
