@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from include.drills.chaos import report
-from include.drills.chaos.models import Asked, Event, Facts, Fault, Options, Outcome, Run, TaskEnd
+from include.drills.chaos.models import ChaosReport, Event, Fault, Options, Remains, Run, ClientGoal, TaskEnd
 from include.drills.chaos.rules import bound, judge, quantile
 from include.governance.models import Chain
 
@@ -30,7 +30,7 @@ def task(id_: str, **other: Any) -> TaskEnd:
     return TaskEnd.model_validate({"id": id_, "run": id_[:3], "state": "COMPLETED", "epoch": 1, "lost": 0, "counted": 0, **other})
 
 
-ASKED = tuple(Asked(key=key, tasks=2, calls=calls, acknowledged=True) for key, calls in (("a", 1), ("b", 3)))
+ASKED = tuple(ClientGoal(key=key, tasks=2, calls=calls, acknowledged=True) for key, calls in (("a", 1), ("b", 3)))
 TASKS = ("g-a-1", "g-a-2", "g-b-1", "g-b-2")
 EVENTS = (
     *walk("goal_run", "g-a", "SUBMITTED", "PLANNING", "RUNNING", "LANDING", "COMPLETED"),
@@ -54,11 +54,11 @@ SOUND: dict[str, Any] = {
 
 
 def broken(**other: Any) -> set[str]:
-    return {bar.name for bar in judge(Facts.model_validate({**SOUND, **other})).bars if not bar.holds}
+    return {bar.name for bar in judge(Remains.model_validate({**SOUND, **other})).bars if not bar.holds}
 
 
 def test_sound_facts_hold_and_are_counted() -> None:
-    judgement = judge(Facts.model_validate(SOUND))
+    judgement = judge(Remains.model_validate(SOUND))
     assert judgement.holds
     assert tuple(judgement.goals.model_dump().values()) == (2, 2, 0, 0, 0, 1)  # b was submitted three times: recovered
     assert tuple(judgement.merges.model_dump().values()) == (4, 4, 0, 0, 0, 1)  # one merged although two attempts were lost
@@ -97,7 +97,7 @@ def test_what_goes_wrong_breaks_its_bar_and_no_other(wrong: dict[str, Any], bars
 
 
 def test_every_bar_is_broken_by_something() -> None:
-    assert {bar.name for bar in judge(Facts.model_validate(SOUND)).bars} == set().union(*(bars for _, bars in WRONG))
+    assert {bar.name for bar in judge(Remains.model_validate(SOUND)).bars} == set().union(*(bars for _, bars in WRONG))
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_every_bar_is_broken_by_something() -> None:
     ],
 )
 def test_where_nothing_is_killed_nothing_may_be_lost(found: dict[str, Any], bar: str) -> None:
-    facts = Facts.model_validate({**SOUND, "tasks": SOUND["tasks"], **found})
+    facts = Remains.model_validate({**SOUND, "tasks": SOUND["tasks"], **found})
     assert bar in {each.name for each in judge(facts, kills_nothing=True).bars if not each.holds}
     assert bar not in {each.name for each in judge(facts).bars}  # where something is killed, an attempt may be
-    assert judge(Facts.model_validate(SOUND), kills_nothing=True).holds
+    assert judge(Remains.model_validate(SOUND), kills_nothing=True).holds
 
 
 def test_a_goal_that_ended_otherwise_is_not_lost_and_its_work_may_lie_on_its_branch() -> None:
@@ -139,9 +139,9 @@ def test_merges_stay_on_a_branch_only_where_a_task_was_at_fault() -> None:
 
 def test_a_goal_that_was_not_confirmed_may_be_there_or_not() -> None:
     asked = (ASKED[0], ASKED[1].model_copy(update={"acknowledged": False}))
-    there = judge(Facts.model_validate({**SOUND, "asked": asked}))
+    there = judge(Remains.model_validate({**SOUND, "asked": asked}))
     gone = judge(
-        Facts.model_validate(
+        Remains.model_validate(
             {**SOUND, "asked": asked, "runs": (run("a"),), "tasks": SOUND["tasks"][:2], "merges": TASKS[:2], "on_main": TASKS[:2]}
         )
     )
@@ -155,7 +155,7 @@ def test_the_bound_is_three_in_n() -> None:
 
 
 def test_the_report_shows_the_counters_the_bounds_and_what_broke(capsys: pytest.CaptureFixture[str]) -> None:
-    facts = Facts.model_validate({**SOUND, "on_main": (*TASKS, "g-a-1"), "failures": ("2 x lost (not counted): [killed]",)})
+    facts = Remains.model_validate({**SOUND, "on_main": (*TASKS, "g-a-1"), "failures": ("2 x lost (not counted): [killed]",)})
     faults = (
         Fault(at_s=1, kind="kill", target="broker", recovery_s=2.5),
         Fault(at_s=2, kind="kill", target="broker"),
@@ -163,7 +163,7 @@ def test_the_report_shows_the_counters_the_bounds_and_what_broke(capsys: pytest.
         Fault(at_s=4, kind="point", target="merge.move.after"),
     )
     options = Options(kills=3, goals=2, seed=7, engine="bubblewrap")
-    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=judge(facts), wall_s=9.0, words=("Read this.",))
+    outcome = ChaosReport(options=options, faults=faults, facts=facts, judgement=judge(facts), wall_s=9.0, words=("Read this.",))
     report.show(outcome)
     shown = " ".join(capsys.readouterr().out.split())
     for words in (

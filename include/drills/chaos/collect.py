@@ -11,7 +11,7 @@ from pathlib import Path
 from include.database.unit_of_work import transaction
 from include.drills import person
 from include.drills.chaos import store
-from include.drills.chaos.models import Asked, Facts
+from include.drills.chaos.models import Remains, ClientGoal
 from include.drills.chaos.work import git
 from include.settings import Settings
 
@@ -19,21 +19,21 @@ SETTLE_S = 90.0
 """The last sandboxes, streams and reserves are cleared within this time after the last goal's end."""
 
 
-def facts(settings: Settings, asked: list[Asked], sample: Path, repository: str, manual: list[str]) -> Facts:
+def facts(settings: Settings, asked: list[ClientGoal], sample: Path, repository: str, manual: list[str]) -> Remains:
     """All that ``rules.judge`` needs."""
     leftovers = _settled(settings)
     with transaction("owner") as connection:
         found = store.ends(connection)
         branches = store.unlanded(connection)
     mirror = settings.mirrors_dir / f"{repository}.git"
-    return Facts(
+    return Remains(
         asked=tuple(sorted(asked, key=lambda each: each.key)),
         on_main=_trailers(sample, "main"),
         kept=tuple(name for branch in branches for name in _trailers(mirror, f"refs/heads/{branch}")),
         leftovers=leftovers,
         main_is_green=_is_green(sample),
         manual_steps=tuple(manual),
-        **found,
+        **dict(found),
     )
 
 

@@ -90,11 +90,11 @@ def _worker(settings: Settings, chance: random.Random) -> Hit:
     except Unavailable:
         return Hit(())
     running = sandboxes.processes(folders.root(settings))
-    there = [row for row in live if running.get(row["sandbox"])]
+    there = [each for each in live if running.get(each.sandbox)]
     if not there:
         return Hit(())
-    row = chance.choice(there)
-    return Hit(tuple(running[row["sandbox"]]), row["lease"])
+    chosen = chance.choice(there)
+    return Hit(tuple(running[chosen.sandbox]), chosen.lease)
 
 
 def send(hit: Hit, number: int) -> None:

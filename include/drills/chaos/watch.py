@@ -32,7 +32,7 @@ class Outage:
     began: float = field(default_factory=time.monotonic)
 
 
-class Watch:
+class Outages:
     """Looks twice a second whether what was killed is ready again, and remembers every fault."""
 
     def __init__(self, settings: Settings) -> None:
