@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from include.drills.chaos import report
-from include.drills.chaos.models import ChaosReport, Event, Fault, Options, Remains, Run, ClientGoal, TaskEnd
+from include.drills.chaos.models import ChaosReport, ClientGoal, Event, Fault, Options, Remains, Run, TaskEnd
 from include.drills.chaos.rules import bound, judge, quantile
 from include.governance.models import Chain
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from include.database.unit_of_work import transaction
 from include.drills import person
 from include.drills.chaos import store
-from include.drills.chaos.models import Remains, ClientGoal
+from include.drills.chaos.models import ClientGoal, Remains
 from include.drills.chaos.work import git
 from include.settings import Settings
 

@@ -13,13 +13,13 @@ from include.governance.models import Chain
 class Options(Frozen):
     """A run of chaos."""
 
-    kills: int = Field(ge=0, description="SIGKILLs; a pause by SIGSTOP comes with every eighth besides.")
-    goals: int = Field(ge=1)
-    seed: int
-    engine: Literal["auto", "docker", "bubblewrap"]
-    points: bool = Field(default=False, description="Arm every fault point at the start: each kills whoever comes by first.")
-    load: float = Field(default=0, ge=0, description="Processes a core that burn it while goals are under way.")
-    minutes: float = Field(default=0, ge=0, description="How long ``goals`` goals are kept under way; 0: each begins once.")
+    kills: int = Field(default=40, ge=0, description="Kills; a process is stopped for 40 s besides with every eighth.")
+    goals: int = Field(default=12, ge=1, description="Goals of three to five tasks.")
+    seed: int = Field(description="Of the order and the times; default: a random one, which is printed.")
+    engine: Literal["auto", "docker", "bubblewrap"] = Field(default="auto", description="What holds the workers.")
+    points: bool = Field(default=False, description="Arm every fault point once at the start: each kills whoever comes by first.")
+    load: float = Field(default=0, ge=0, description="Processes a core that burn it meanwhile.")
+    minutes: float = Field(default=0, ge=0, description="Keep --goals goals at work for so long, as one ends the next begins.")
 
     @property
     def at_once(self) -> int:

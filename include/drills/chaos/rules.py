@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from include.drills.chaos.models import Bar, Counters, Event, Judgement, Remains, ClientGoal
+from include.drills.chaos.models import Bar, ClientGoal, Counters, Event, Judgement, Remains
 from include.tasks.rules import TRANSITIONS
 
 COMPLETED = "COMPLETED"

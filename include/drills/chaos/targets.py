@@ -79,8 +79,7 @@ def component_pid(settings: Settings, name: str) -> int | None:
 def _supervised(settings: Settings, name: str) -> int | None:
     if control.supervisor_pid(settings.home) is None:
         return None
-    pid = control.state(settings.home).get("processes", {}).get(name, {}).get("pid")
-    return int(pid) if pid else None
+    return control.state(settings.home).process(name).pid
 
 
 def _worker(settings: Settings, chance: random.Random) -> Hit:
