@@ -75,7 +75,7 @@ class Message(BaseModel):
         return (Block(type="text", text=self.content),) if isinstance(self.content, str) else self.content
 
 
-class Usage(Frozen):
+class TokenCounts(Frozen):
     """The tokens of an answer."""
 
     input_tokens: int
@@ -94,7 +94,7 @@ class Said(Frozen):
     content: tuple[dict[str, Any], ...]
     stop_reason: str | None
     stop_sequence: str | None = None
-    usage: Usage
+    usage: TokenCounts
 
 
 class Place(NamedTuple):
@@ -202,7 +202,7 @@ def _message(turn: PlayedTurn, body: dict[str, Any]) -> Said:
     text = json.dumps(turn.plan, ensure_ascii=False) if turn.plan is not None else turn.text
     content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     content += [{"type": "tool_use", "id": f"toolu_{uuid4().hex[:24]}", "name": tool.name, "input": tool.input} for tool in turn.tools]
-    usage = Usage(
+    usage = TokenCounts(
         input_tokens=count_tokens(body.get("system"), body.get("messages"), body.get("tools")),
         output_tokens=min(count_tokens(content), int(body.get("max_tokens") or 1)),
     )

@@ -14,7 +14,7 @@ from include.governance import service as governance
 _SQL = load(__file__)
 
 
-class GoalEnd(Frozen):
+class RunOfKey(Frozen):
     """How far the goal run of a key is."""
 
     state: str
@@ -50,9 +50,9 @@ def merged(connection: Connection) -> int:
     return int(rows.scalar(connection, _SQL.merged))
 
 
-def run_of_key(connection: Connection, key: str) -> GoalEnd | None:
+def run_of_key(connection: Connection, key: str) -> RunOfKey | None:
     """The goal run of a key."""
-    return rows.maybe(connection, GoalEnd, _SQL.run_of_key, key=key)
+    return rows.maybe(connection, RunOfKey, _SQL.run_of_key, key=key)
 
 
 def live_sandboxes(connection: Connection) -> list[Sandbox]:
