@@ -386,6 +386,13 @@ def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
             assert f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`" in rows[name.upper()], name
 
 
+def test_the_pace_follows_from_the_heartbeat_timeout() -> None:
+    pace = ("pulse_s", "pulse_gap_s", "silence_s", "calm_s", "last_line_s")
+    usual, slow = Settings(), Settings(heartbeat_timeout_s=60)
+    assert [getattr(usual, name) for name in pace] == [2, 6, 30, 30, 60]
+    assert [getattr(slow, name) for name in pace] == [2 * getattr(usual, name) for name in pace]  # control: each does follow
+
+
 def test_every_promise_names_tests_and_controls_that_exist() -> None:
     rows = promises()
     assert len(rows) > 50 and [row.words for row in rows if not row.tests or not all(named.test for named in row.controls)] == []
