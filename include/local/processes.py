@@ -55,7 +55,7 @@ NURSLINGS = (
 
 
 def _nurseries() -> list[Process]:
-    """Two: one for what most of ours share, and one, forked by it, that has Great Expectations loaded beside.
+    """Make the two nurseries: one for what most of ours share, and one, forked by it, that has Great Expectations loaded beside.
 
     The relay is in neither: bytes of a worker's choice reach it, so it shares no memory image with whoever holds a key.
     """
@@ -137,7 +137,7 @@ def _brokers(settings: Settings) -> list[Process]:
 
 
 def default_processes(settings: Settings) -> list[Process]:
-    """Everything that runs, in the order of starting. Stopping goes the other way round."""
+    """List everything that runs, in the order of starting. Stopping goes the other way round."""
     servers = _servers(settings)
     own = {server.name for server in servers}
     prepare = Process("prepare", _python("include.local.prepare"), (NURSERY, *(own & {"postgres"})), once=True, nursery=NURSERY)

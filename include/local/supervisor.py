@@ -192,7 +192,7 @@ class Supervisor:
 
 
 def take_lock(home: Path) -> IO[str] | None:
-    """The lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
+    """Take the lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
     file = (home / "run" / "supervisor.lock").open("a+")
     for _ in range(20):
         try:

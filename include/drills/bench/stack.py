@@ -15,12 +15,12 @@ _AIRFLOW = "airflow"
 
 
 def plain_dags(home: Path) -> Path:
-    """The folder of the benchmark's DAG files in its home."""
+    """Name the folder of the benchmark's DAG files in its home."""
     return home / "plain-dags"
 
 
 def processes(mine: Settings) -> list[Process]:
-    """What an installation runs, with this module in the place of Airflow's launcher."""
+    """List what an installation runs, with this module in the place of Airflow's launcher."""
     command = (sys.executable, "-m", "include.drills.bench.stack", _AIRFLOW)
     return [replace(process, command=command) if process.name == "airflow" else process for process in default_processes(mine)]
 

@@ -40,7 +40,7 @@ class Clients:
             thread.start()
 
     def are_done(self) -> bool:
-        """Every goal has come to its end."""
+        """Tell whether every goal has come to its end."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def rest(self, patience_s: float) -> None:

@@ -28,7 +28,7 @@ class Goal(NamedTuple):
 
 
 def goals(count: int, seed: int) -> list[Goal]:
-    """The goals of a run."""
+    """Make the goals of a run; the same seed makes the same goals."""
     chance = random.Random(f"goals {seed}")
     made = []
     for number in range(1, count + 1):
@@ -38,7 +38,7 @@ def goals(count: int, seed: int) -> list[Goal]:
 
 
 def make_repository(folder: Path) -> Path:
-    """A git repository with one module and one test, branch main."""
+    """Make a git repository with one module and one test, branch main."""
     files = {
         "conftest.py": '"""The folder of this file is where tests import from."""\n',
         "parts/__init__.py": '"""Parts, one module each."""\n',
@@ -61,7 +61,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def write_playbooks(folder: Path, all_goals: list[Goal], seed: int) -> None:
-    """One playbook a goal, for the offline model."""
+    """Write one playbook a goal, for the offline model."""
     chance = random.Random(f"playbooks {seed}")
     folder.mkdir(parents=True, exist_ok=True)
     for goal in all_goals:
