@@ -99,7 +99,7 @@ class Watch:
 
     @property
     def calm_s(self) -> float:
-        """The calm after a start of PostgreSQL; within one after an outage that we saw (its recovery may take long): for ever."""
+        """Seconds after PostgreSQL starts during which no lease expires; unlimited while we still recover from an outage that we saw."""
         calm = asyncio.get_running_loop().time() < self._calm_until
         return FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
 
@@ -119,7 +119,7 @@ class Watch:
                 self._running = None  # it is not done yet; whoever comes before it is must not take it for one that watches
 
     async def left_at(self) -> datetime:
-        """PostgreSQL's time now, when no stamp of ours for a task run that has left is under way any more."""
+        """Wait until our pending stamps are written, then return PostgreSQL's time."""
         async with self._busy:
             pass
         async with await self._connect() as connection:

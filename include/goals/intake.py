@@ -1,4 +1,4 @@
-"""Take in a submission: everything that only a look can tell is checked here, and answered with the field and the remedy."""
+"""Take in a submission. Checks that need the database or git (repository, branch, agent) are made here; errors name field and remedy."""
 
 from __future__ import annotations
 

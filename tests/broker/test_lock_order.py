@@ -26,7 +26,7 @@ from include.goals import service as goals
 from include.local.shutdown import revoke_what_is_at_work
 from include.messages import models
 from include.messages.streams import Entry, Streams
-from include.tasks import reworks, watching
+from include.tasks import people, reworks, watching
 from include.tasks import service as tasks
 from include.tasks.models import AttemptRef, Failure
 from include.tasks.reworks import Asker
@@ -105,7 +105,7 @@ class Case:
 
     def mark_the_step(self) -> None:
         with transaction("airflow") as connection:
-            assert watching.cancel_killed(connection, self.run, "parser", ("ti", 1), now())
+            assert people.end_unwatched(connection, tasks.lock(connection, self.run, "parser"), "ti", 1, now())
 
     def report(self) -> None:
         with transaction("airflow") as connection:

@@ -23,7 +23,7 @@ from include.goals import service as goals
 from include.leases import service as leases
 from include.merge import service as merges
 from include.settings import Settings
-from include.tasks import admission, reworks, watching
+from include.tasks import admission, people, reworks, watching
 from include.tasks import service as tasks
 from include.tasks.models import ENDED_RUNS, AttemptRef, Failure, GoalRunState, Rework, TaskRunState
 from include.tasks.resume import Taken
@@ -576,7 +576,7 @@ def mark_lease_step(world: World) -> Callable[[World], None]:
 
     def step(w: World) -> None:
         left_at = w.sql("SELECT clock_timestamp() - make_interval(hours => %s) AS t", 0 if aged else 1)[0]["t"]
-        did = w.do("airflow", lambda c: watching.cancel_killed(c, w.run, key, (ti, epoch), left_at))
+        did = w.do("airflow", lambda c: people.end_unwatched(c, tasks.lock(c, w.run, key), ti, epoch, left_at))
         must(aged or not did, "another triggerer has watched since, and was killed all the same")
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         if did:
