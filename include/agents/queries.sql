@@ -10,3 +10,6 @@ SELECT * FROM agents WHERE name = %(name)s;
 
 -- name: agent_names | all of them
 SELECT name FROM agents ORDER BY name;
+
+-- name: raise_budgets | of every agent, a day and a month
+UPDATE agents SET day_budget_micro = %(micro)s, month_budget_micro = %(micro)s;
