@@ -73,3 +73,15 @@ WHERE l.id::text = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT 
 SELECT DISTINCT l.input_commit AS name FROM leases l LEFT JOIN goal_runs r ON r.id = l.goal_run
 WHERE l.input_commit = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT NULL AND r.ended_at IS NULL)
   OR r.ended_at >= clock_timestamp() - make_interval(days => %(days)s))
+
+-- name: text_of | what a person wrote
+SELECT text FROM goals WHERE id = %(goal)s
+
+-- name: set_plan | the plan that a run follows
+UPDATE goal_runs SET plan = %(plan)s WHERE id = %(goal_run)s
+
+-- name: hold | the worst case of a model call
+UPDATE goal_runs SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(goal_run)s
+
+-- name: settle | the worst case back, the cost kept
+UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s

@@ -62,7 +62,7 @@ class PlanStep(Step):
             if row is None:
                 files = trees.files(mirror.path_of(settings(), run["repository"]), run["base_commit"])
                 planner.ask(connection, run, files, number, findings)
-            if row is None or row["state"] == "requested":
+            if row is None or row.state == "requested":
                 return NotYet("answered", planner.address(run, number), f"Asking {run['agent']}'s model for a plan (call {number}).")
             if planner.was_lost(row) and lost < settings().infrastructure_attempts:
                 lost += 1
