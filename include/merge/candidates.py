@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from include.artifacts import service as artifacts
+from include.artifacts.models import About
 from include.database.unit_of_work import Connection
 from include.errors import BundleRefused
 from include.gate import base, rules, verifier
@@ -137,7 +138,7 @@ def request_verdict(connection: Connection, settings: Settings, opened: Opened, 
         cost_micro=opened.lease["spent_micro"],
         max_cost_micro=opened.lease["max_micro"],
     )
-    artifacts.store_verification(connection, opened.run["id"], opened.task_run, opened.epoch, found.tree, changes, report)
+    artifacts.store_verification(connection, About(opened.run["id"], opened.task_run, opened.epoch), found.tree, changes, report)
     verifier.request_verdict(connection, opened.run["id"], opened.task_run, opened.epoch, found.tree, opened.task.kind, facts)
     if accepted := trees.find(repository, f"refs/tasks/{opened.task_run}/{opened.epoch}"):
         tasks.accept(connection, opened.task_run, accepted)
@@ -167,7 +168,7 @@ def request_landing_verdict(
         cost_micro=0,
         max_cost_micro=0,
     )
-    artifacts.store_verification(connection, run["id"], None, None, found.tree, changes, report)
+    artifacts.store_verification(connection, About(run["id"]), found.tree, changes, report)
     verifier.request_verdict(connection, run["id"], None, None, found.tree, "landing", facts)
     asked = landing_verdict(connection, run, found)
     assert asked is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -88,6 +89,13 @@ class GoesOn(StrEnum):
     TRANSCRIPT = "transcript"  # it resumes: transcript and last commit, where the worker definition keeps sessions; else as COMMIT
     COMMIT = "commit"  # it starts over: a fresh transcript, from the last accepted commit if there is one
     TARGET = "target"  # it starts over on the goal branch as it is now; what was accepted is forgotten
+
+
+class AttemptRef(NamedTuple):
+    """Which attempt is meant: the task run and the epoch that fences it."""
+
+    task_run: str
+    epoch: int
 
 
 class Rework(BaseModel):

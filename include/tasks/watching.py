@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from include import faults
 from include.artifacts import service as artifacts
-from include.artifacts.models import Log
+from include.artifacts.models import About, Log
 from include.database.unit_of_work import Connection
 from include.leases import incidents, rules
 from include.leases import service as leases
@@ -108,7 +108,7 @@ def _keep_log(connection: Connection, row: dict[str, Any], lease: dict[str, Any]
     text = bytes(lease["log"]).decode("utf-8", errors="replace")
     if text:
         log = Log(source="worker", level="info" if lease["exit_code"] == 0 else "error", text=text[-256_000:])
-        artifacts.store(connection, row["goal_run"], row["id"], row["epoch"], "warden", None, log)
+        artifacts.store(connection, About(row["goal_run"], row["id"], row["epoch"]), "warden", log)
 
 
 def _revoked(
