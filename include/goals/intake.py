@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from include.agents import service as agents
 from include.clock import new_id, now
 from include.database import rows
 from include.database.queries import load
@@ -118,9 +119,9 @@ def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
 
 
 def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:
-    agents = rows.scalars(connection, _SQL.agent_names)
-    if request.agent not in agents:
-        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, agents))
+    known = agents.names(connection)
+    if request.agent not in known:
+        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, known))
     listed = rows.scalar(connection, _SQL.listed, name=request.repository)
     if listed is None or not (listed or unlisted):
         remedy = _nearest(request.repository, rows.scalars(connection, _SQL.repository_names))

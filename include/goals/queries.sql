@@ -4,9 +4,6 @@ SELECT listed FROM repositories WHERE name = %(name)s
 -- name: repository_names | what a form may name
 SELECT name FROM repositories WHERE listed ORDER BY name
 
--- name: agent_names | all agents
-SELECT name FROM agents ORDER BY name
-
 -- name: goal_by_key | the goal of an idempotency key
 SELECT id, dag_id, title, request_sha256, created_at FROM goals WHERE idempotency_key = %(key)s
 
@@ -77,3 +74,15 @@ SELECT path FROM repositories WHERE name = %(name)s
 
 -- name: set_landed | where the goal landed
 UPDATE goal_runs SET landed_commit = %(commit)s, landing_note = %(note)s WHERE id = %(goal_run)s
+
+-- name: text_of | what a person wrote
+SELECT text FROM goals WHERE id = %(goal)s
+
+-- name: set_plan | the plan that a run follows
+UPDATE goal_runs SET plan = %(plan)s WHERE id = %(goal_run)s
+
+-- name: hold | the worst case of a model call
+UPDATE goal_runs SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(goal_run)s
+
+-- name: settle | the worst case back, the cost kept
+UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s

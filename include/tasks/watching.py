@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from include import faults
 from include.artifacts import service as artifacts
-from include.artifacts.models import Log
+from include.artifacts.models import About, Log
 from include.database.unit_of_work import Connection
 from include.leases import incidents, rules
 from include.leases import service as leases
@@ -109,7 +109,7 @@ def _keep_log(connection: Connection, task: LockedTaskRun, lease: WorkLease) -> 
     text = (lease.log or b"").decode("utf-8", errors="replace")
     if text:
         log = Log(source="worker", level="info" if lease.exit_code == 0 else "error", text=text[-256_000:])
-        artifacts.store(connection, task.goal_run, task.id, task.epoch, "warden", None, log)
+        artifacts.store(connection, About(task.goal_run, *task.attempt), "warden", log)
 
 
 def _revoked(connection: Connection, settings: Settings, task: LockedTaskRun, lease: WorkLease, watcher: Watcher) -> Seen:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from include.artifacts import service as artifacts
-from include.artifacts.models import CostReport, FileDiff, Log, TestResult
+from include.artifacts.models import ARTIFACT, About, CostReport, FileDiff, Log, TestResult
 from include.database.unit_of_work import transaction
 from include.gate import base, verifier
 from include.gate.models import Bounds, Case, Facts, SuiteName, TestReport, Verdict
@@ -142,8 +142,11 @@ def test_artifacts_are_typed_and_stored_once(world: World) -> None:
     found: list[FileDiff | TestResult | Log | CostReport] = []
     for _ in range(2):
         with transaction("airflow") as connection:
-            artifacts.store_verification(connection, RUN, None, None, "tree", [], report)
-            found = [artifact for _, artifact in artifacts.of_attempt(connection, RUN, None, None)]  # type: ignore[misc]
+            artifacts.store_verification(connection, About(RUN), "tree", [], report)
+            rows = connection.execute(
+                "SELECT type, data FROM artifacts WHERE goal_run = %s AND task_run IS NULL ORDER BY created_at, id", [RUN]
+            )
+            found = [ARTIFACT.validate_python({"type": row["type"], **row["data"]}) for row in rows]
     result, log = found
     assert isinstance(result, TestResult) and (result.passed, result.failed, result.failures[0].test_name) == (1, 1, "t.py::a")
     assert isinstance(log, Log) and log.text == "1 \ufffd failed"
