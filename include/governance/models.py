@@ -1,8 +1,39 @@
-"""The audit log: its entries, and what a walk along its chain found."""
+"""The audit log: its entries, and what a walk along its chain found; and the notices that people get."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from include.frozen import Frozen
+
+
+class AuditEntry(NamedTuple):
+    """What is to be appended to the audit log: who did what to whom, and what else counts."""
+
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class Notice(Frozen):
+    """What people are to be told. The same ``key`` is told once."""
+
+    key: str
+    kind: Literal["incident", "warning"]
+    goal_run: str | None
+    task_run: str | None
+    words: str
+
+
+class Told(Frozen):
+    """What people were told of a goal run."""
+
+    kind: Literal["incident", "warning"]
+    task_run: str | None
+    words: str
+    created_at: datetime
 
 
 class Link(NamedTuple):

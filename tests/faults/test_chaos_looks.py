@@ -11,8 +11,8 @@ from include.database.unit_of_work import transaction
 from include.drills.chaos import rules, store
 from include.drills.chaos.models import Overspent, Stale, Stored
 from include.errors import IllegalTransition, StaleEpoch
-from include.merge import service as merges
 from include.settings import Settings
+from include.tasks import service as tasks
 from tests.broker.conftest import Yard, yard
 from tests.merge.world import World
 
@@ -120,7 +120,7 @@ def test_r2_a_stale_epoch_merges_nothing_and_without_the_check_it_does(
         world.merge(task_run)
     assert looked().stale.merges == 0 and looked().merges == ()
     # Control: the same merge with the check taken away lands, and chaos sees it.
-    unchecked = {**vars(merges._SQL), "lock_task": merges._SQL.lock_task.replace("epoch", "1 AS epoch")}
-    monkeypatch.setattr(merges, "_SQL", SimpleNamespace(**unchecked))
+    unchecked = {**vars(tasks._SQL), "lock_by_id": tasks._SQL.lock_by_id.replace("epoch", "1 AS epoch")}
+    monkeypatch.setattr(tasks, "_SQL", SimpleNamespace(**unchecked))
     world.merge(task_run)
     assert looked().stale.merges == 1

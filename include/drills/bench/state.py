@@ -25,10 +25,10 @@ from include.drills.bench.report import Figures, percentile
 from include.drills.bench.servers import Servers, temporary_servers
 from include.local import health
 from include.tasks import service as tasks
-from include.tasks.models import TaskRunState
+from include.tasks.models import AttemptRef, TaskRunState
 
 _SQL = load(__file__)
-_TASK = "gbench-a"
+_TASK = AttemptRef("gbench-a", 0)
 _WARM_UP = 20
 OURS = "Airlock transition"
 AGAIN = f"{OURS}, again"
@@ -82,8 +82,9 @@ def _ratios(measured: dict[str, list[float]]) -> dict[str, float]:
 def _rows() -> None:
     with transaction("owner") as connection:
         connection.execute(_SQL.bench_rows, {"goal": new_id()})
+        task = tasks.lock_attempt(connection, _TASK)
         for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
-            tasks.set_state(connection, _TASK, TaskRunState(state))
+            tasks.set_state(connection, task, TaskRunState(state))
 
 
 def _ours(opened: Callable[[], AbstractContextManager[Connection]], count: int) -> list[float]:
@@ -93,8 +94,7 @@ def _ours(opened: Callable[[], AbstractContextManager[Connection]], count: int) 
         state = TaskRunState.EXECUTING if number % 2 else TaskRunState.BLOCKED
         begun = time.perf_counter()
         with opened() as connection:
-            tasks.lock_by_id(connection, _TASK, 0)
-            tasks.set_state(connection, _TASK, state)
+            tasks.set_state(connection, tasks.lock_attempt(connection, _TASK), state)
         took.append((time.perf_counter() - begun) * 1000)
     return took[_WARM_UP:]
 

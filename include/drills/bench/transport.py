@@ -19,8 +19,9 @@ import redis
 import redis.asyncio
 from psycopg.rows import dict_row
 
-from include.broker.__main__ import BATCH, BLOCK_MS, Broker
 from include.broker.process import Process
+from include.broker.reading import BATCH, BLOCK_MS, Reading
+from include.broker.sending import Sending
 from include.clock import now
 from include.database import queries, rows
 from include.database.unit_of_work import transaction
@@ -29,9 +30,10 @@ from include.drills.bench.servers import Servers, temporary_servers, wait_for
 from include.drills.bench.workers import Worker, end_workers, make_workers, mixed_payload
 from include.errors import Unavailable
 from include.messages import models, streams
-from include.messages.envelopes import open_envelope
+from include.messages.envelopes import Sender, open_envelope
 from include.messages.signatures import verify
 from include.settings import Settings
+from include.tasks.models import AttemptRef
 
 _SQL = queries.load(__file__)
 STREAMS = 100
@@ -120,28 +122,27 @@ async def _raw(settings: Settings, workers: list[Worker], messages: int) -> None
 
 async def _ours(settings: Settings, workers: list[Worker], messages: int) -> None:
     process = Process("jarvis", settings)
-    broker = Broker(process)
+    reading = Reading(process)
     await process.open()
     process.live = {worker.task_run for worker in workers}
-    sending = asyncio.create_task(_send(broker))
+    sending = asyncio.create_task(_send(Sending(process)))
     pending = redis.asyncio.Redis.from_url(settings.valkey_url("broker"))
     done = 0
     while done < messages:
-        await broker.consume()
+        await reading.consume()
         done = await _acknowledged(pending, workers, done, messages)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     await pending.aclose()
-    await broker.stop()
+    await process.close()
 
 
-async def _send(broker: Broker) -> None:
+async def _send(sending: Sending) -> None:
     """Send what was queued while further messages are taken, as the process does."""
-    woken = broker.process.wake["outbox"]
     while True:
-        await woken.wait()
-        woken.clear()
-        await broker.send()
+        await sending.process.wake.outbox.wait()
+        sending.process.wake.outbox.clear()
+        await sending.send()
 
 
 async def _acknowledged(client: redis.asyncio.Redis, workers: list[Worker], done: int, messages: int) -> int:
@@ -169,7 +170,7 @@ async def _one_by_one(settings: Settings, workers: list[Worker], messages: int) 
 
 async def _take_one(connection: Any, worker: Worker, entry: streams.Entry) -> None:
     moment = now()
-    envelope = open_envelope("out", entry.body, entry.signature, worker.out_key, worker.task_run, 1, moment, moment)
+    envelope = open_envelope("out", entry.body, entry.signature, Sender(AttemptRef(worker.task_run, 1), worker.out_key, moment), moment)
     names = {"task_run": worker.task_run, "seq": envelope.seq, "key": f"{worker.task_run}/{envelope.seq}", "id": envelope.id,
              "type": envelope.type, "digest": hashlib.sha256(entry.body).hexdigest(), "lease": worker.lease}  # fmt: skip
     async with connection.transaction():
