@@ -14,7 +14,7 @@ from typing import IO
 from include.local import leftovers
 from include.local.models import ProcessState
 from include.local.nursery import Forked
-from include.local.processes import Process
+from include.local.processes import Supervised
 from include.settings import ROOT
 
 BACKOFF_S = (1.0, 30.0)
@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Child:
     """A process and how it fares."""
 
-    process: Process
+    process: Supervised
     state: str = "waiting"  # waiting, starting, ready, unhealthy, done, crashed
     popen: subprocess.Popen[bytes] | Forked | None = None
     restarts: int = 0
@@ -57,7 +57,7 @@ class Child:
                             address=self.process.address, exit=self.exit)  # fmt: skip
 
 
-def execute(process: Process, home: Path, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def execute(process: Supervised, home: Path, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the program of a process as a child that dies with us, and leads a process group of its own."""
     mine = os.getpid()
 

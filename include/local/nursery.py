@@ -82,7 +82,7 @@ class Forked:
             os.kill(self.pid, number)
 
 
-class Line:
+class NurseryLine:
     """The supervisor's end of the socket to one nursery."""
 
     def __init__(self) -> None:

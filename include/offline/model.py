@@ -84,7 +84,7 @@ class TokenCounts(Frozen):
     cache_creation_input_tokens: int = 0
 
 
-class Said(Frozen):
+class SaidMessage(Frozen):
     """An answer of the Messages API."""
 
     id: str
@@ -198,7 +198,7 @@ def _headers() -> dict[str, str]:
     return {"request-id": f"req_offline_{uuid4().hex[:16]}"}
 
 
-def _message(turn: PlayedTurn, body: dict[str, Any]) -> Said:
+def _message(turn: PlayedTurn, body: dict[str, Any]) -> SaidMessage:
     text = json.dumps(turn.plan, ensure_ascii=False) if turn.plan is not None else turn.text
     content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     content += [{"type": "tool_use", "id": f"toolu_{uuid4().hex[:24]}", "name": tool.name, "input": tool.input} for tool in turn.tools]
@@ -207,12 +207,12 @@ def _message(turn: PlayedTurn, body: dict[str, Any]) -> Said:
         output_tokens=min(count_tokens(content), int(body.get("max_tokens") or 1)),
     )
     stop = turn.stop_reason or ("tool_use" if turn.tools else "end_turn")
-    return Said(
+    return SaidMessage(
         id=f"msg_offline_{uuid4().hex[:16]}", model=body.get("model", "offline"), content=tuple(content), stop_reason=stop, usage=usage
     )
 
 
-async def _events(message: Said) -> AsyncIterator[str]:
+async def _events(message: SaidMessage) -> AsyncIterator[str]:
     begun = {"content": (), "stop_reason": None, "usage": message.usage.model_copy(update={"output_tokens": 1})}
     yield _event("message_start", {"message": message.model_copy(update=begun).model_dump()})
     for index, block in enumerate(message.content):

@@ -81,7 +81,7 @@ def _in(home: Path, options: Options, say: Say) -> ChaosReport:
             control.down(home, say)
 
 
-def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: Path, say: Say) -> ChaosReport:
+def _run(settings: Settings, options: Options, goals: list[work.PlayedGoal], sample: Path, say: Say) -> ChaosReport:
     with transaction("owner") as connection:
         budgets.raise_all(connection, BUDGET_MICRO)
     repository = person.register(str(sample))
