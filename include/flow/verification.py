@@ -48,12 +48,12 @@ def tested(settings: Settings, asked: Asked) -> TestReport | NotYet:
             grant = leases.grant_verify(
                 connection, asked.goal_run, asked.commit, settings.test_timeout_s, asked.ti_id, asked.task_run, asked.epoch
             )
-            found = Verification(grant.lease, grant.sandbox, 1, None)
+            found = Verification(grant.lease, grant.sandbox, grant.node, 1, None)
     if found.evidence is None:
         with transaction("airflow") as connection:
             to_start = leases.watch_verification(connection, found.lease)
         if to_start:
-            ensure_sandbox(found.sandbox)
+            ensure_sandbox(found.node, found.sandbox)
         return NotYet("evidence", str(found.lease), f"Running the tests of {asked.commit[:12]} in a fresh sandbox ({found.sandbox}).")
     if _lost(found):
         raise SandboxFailed(f"the sandbox that runs the tests was lost {found.tries} times ({found.evidence['because'] or 'killed'})")

@@ -29,5 +29,6 @@ class Verification(NamedTuple):
 
     lease: UUID
     sandbox: str
+    node: str
     tries: int
     evidence: dict[str, Any] | None

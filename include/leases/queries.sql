@@ -7,19 +7,6 @@ RETURNING *
 -- name: store_keys | two random keys, one a direction
 INSERT INTO attempt_keys (lease, in_key, out_key) VALUES (%(lease)s, %(in_key)s, %(out_key)s)
 
--- name: one_at_a_time | two grants cannot take the last place
-SELECT pg_advisory_xact_lock(hashtext('airlock grant'))
-
--- name: pick_node | the live node with most room
-SELECT n.name, n.rung FROM nodes n
-WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
-  AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity
-ORDER BY (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.ended_at IS NULL) - n.capacity, n.name
-LIMIT 1
-
--- name: live_node | any live node, with or without room
-SELECT name, rung FROM nodes WHERE heartbeat_at > clock_timestamp() - interval '30 seconds' ORDER BY name LIMIT 1
-
 -- name: revoke_of_task | revoke what still lives of a task run; the grace runs on PostgreSQL's clock
 UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, grace = make_interval(secs => %(grace)s)
 WHERE task_run = %(task_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURNING id, sandbox, epoch
@@ -73,3 +60,16 @@ UPDATE leases l SET expires_at = least(greatest(l.expires_at, clock_timestamp())
 FROM goal_runs r
 WHERE r.id = l.goal_run AND l.id = %(lease)s AND l.kind = 'work' AND l.revoked_at IS NULL AND l.ended_at IS NULL AND l.expires_at < r.deadline_at
 RETURNING l.sandbox, l.expires_at
+
+-- name: started | the sandbox runs; from now on its worker has the heartbeat timeout for its first word
+UPDATE leases SET heartbeat_at = CASE WHEN started_at IS NULL THEN clock_timestamp() ELSE heartbeat_at END,
+  started_at = COALESCE(started_at, clock_timestamp()) WHERE id = %(lease)s AND ended_at IS NULL
+
+-- name: forget_keys | with the attempt go its keys
+DELETE FROM attempt_keys WHERE lease = %(lease)s
+
+-- name: forget_keys_of_ended | that a warden which was killed in between has left
+DELETE FROM attempt_keys k USING leases l WHERE l.id = k.lease AND l.node = %(node)s AND l.ended_at IS NOT NULL
+
+-- name: ended | evidence is stored and the sandbox is gone
+UPDATE leases SET ended_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL

@@ -13,6 +13,9 @@ from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Unavailable
+from include.fleet import service as fleet
+from include.fleet.models import Need, Placement
+from include.fleet.rules import ALIVE_S
 from include.governance import service as governance
 from include.leases.models import Grant, Terms, Verification
 from include.settings import Settings
@@ -24,14 +27,13 @@ WARDEN_PATIENCE_S = 5.0
 """Seconds past the grace after which an end that the warden has not told is not waited for any longer."""
 
 
-def find_room(connection: Connection) -> dict[str, Any] | None:
-    """A live node with room for one more worker; no other grant is made until the transaction ends. None: wait."""
-    connection.execute(_SQL.one_at_a_time)
-    return connection.execute(_SQL.pick_node).fetchone()
+def find_room(connection: Connection) -> Placement | None:
+    """Find room for one more worker; no other worker gets a place until the transaction ends. None: wait."""
+    return fleet.place(connection, Need.WORK)
 
 
 def grant_work(
-    connection: Connection, node: dict[str, Any], goal_run: str, task_run: str, epoch: int, terms: Terms, input_commit: str, ti_id: str
+    connection: Connection, node: Placement, goal_run: str, task_run: str, epoch: int, terms: Terms, input_commit: str, ti_id: str
 ) -> Grant:
     """Grant the lease of an attempt and its two keys. The attempt's row must exist.
 
@@ -62,13 +64,12 @@ def grant_verify(
         task_run: None for the base's own run and for a landing.
 
     Raises:
-        Unavailable: no warden has given a heartbeat in the last 30 s.
+        Unavailable: no node is alive.
     """
-    node = connection.execute(_SQL.live_node).fetchone()
+    node = fleet.place(connection, Need.VERIFY)
     if node is None:
-        raise Unavailable(
-            "No node is alive: no warden has given a heartbeat for 30 s. Look at `./airlock status` and `./airlock logs warden`."
-        )
+        silent = f"no warden has given a heartbeat for {ALIVE_S:g} s"
+        raise Unavailable(f"No node is alive: {silent}. Look at `./airlock status` and `./airlock logs warden`.")
     lease = new_id()
     return _grant(
         connection, node, id=lease, kind="verify", sandbox=f"airlock-v-{lease.hex[-12:]}", goal_run=goal_run, task_run=task_run,
@@ -77,9 +78,9 @@ def grant_verify(
     )  # fmt: skip
 
 
-def _grant(connection: Connection, node: dict[str, Any], **columns: Any) -> Grant:
-    connection.execute(_SQL.grant_lease, {"node": node["name"], **columns})
-    return Grant(columns["id"], columns["sandbox"], node["name"], node["rung"])
+def _grant(connection: Connection, node: Placement, **columns: Any) -> Grant:
+    connection.execute(_SQL.grant_lease, {"node": node.node, **columns})
+    return Grant(columns["id"], columns["sandbox"], node.node, node.rung)
 
 
 def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int, calm_s: float | None = None) -> dict[str, Any] | None:
@@ -114,7 +115,7 @@ def verification(connection: Connection, goal_run: str, commit: str, task_run: s
     row = connection.execute(_SQL.newest_verify, {"goal_run": goal_run, "commit": commit, "task_run": task_run, "epoch": epoch}).fetchone()
     if row is None:
         return None
-    return Verification(row["id"], row["sandbox"], row["tries"], row if row["has_evidence"] else None)
+    return Verification(row["id"], row["sandbox"], row["node"], row["tries"], row if row["has_evidence"] else None)
 
 
 def revoke_task(connection: Connection, task_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import psycopg
 from include import faults
 from include.database.unit_of_work import async_transaction
 from include.errors import NotFound, SandboxFailed, Unavailable
+from include.leases import sandboxes
 from include.sandbox import bubblewrap, folders, leftovers, store, workspace
 from include.sandbox.engine import Engine
 from include.sandbox.models import Evidence, Exit, Handin, LeaseRow, Mount, Spec
@@ -109,7 +110,7 @@ class Attempts:
 
     async def _note_started(self, lease: LeaseRow) -> None:
         async with async_transaction("warden") as connection:
-            await store.started(connection, lease.id)
+            await sandboxes.started(connection, lease.id)
 
     # -- made --------------------------------------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Attempts:
 
     async def _ended(self, lease: LeaseRow) -> None:
         async with async_transaction("warden") as connection:
-            await store.ended(connection, lease.id)
+            await sandboxes.ended(connection, lease.id)
             faults.point("warden.end.before-commit")
 
     # -- after a restart ---------------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ class Attempts:
         """End whatever no live lease owns, beside what is being made and ended right now."""
         there = await self._engine.own()
         async with async_transaction("warden") as connection:
-            if forgotten := await store.forget_keys_of_ended(connection, self._settings.node):
+            if forgotten := await sandboxes.forget_keys_of_ended(connection, self._settings.node):
                 log.info("deleted the keys of %d ended attempts", forgotten)
             leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings)}
         for name in sorted({*there, *self._directories(), *self._made} - set(leases)):

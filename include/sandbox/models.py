@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from include.frozen import Frozen
 
 
-class LeaseRow(BaseModel):
+class LeaseRow(Frozen):
     """What the warden knows of a lease; ``live`` is judged by PostgreSQL's clock."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: UUID
     kind: str
@@ -24,6 +22,28 @@ class LeaseRow(BaseModel):
     seconds_at_most: int  # for the sandbox's own timeout, the last line: later than any end that the warden may know of
     started: bool
     live: bool
+
+
+class KeyPair(Frozen):
+    """The two signing keys of an attempt: for what comes in to its worker, and for what goes out."""
+
+    in_key: bytes
+    out_key: bytes
+
+
+class Over(Frozen):
+    """A sandbox that is over, by the judgement of PostgreSQL, and why."""
+
+    sandbox: str
+    because: str
+
+
+class ToStart(Frozen):
+    """The sandbox of an attempt whose lease to work is live, and the node that it was placed on."""
+
+    sandbox: str
+    epoch: int
+    node: str
 
 
 class Mount(NamedTuple):

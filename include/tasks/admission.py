@@ -9,6 +9,7 @@ from include import faults
 from include.catalog import store as catalog
 from include.database.queries import load
 from include.database.unit_of_work import Connection
+from include.fleet.models import Placement
 from include.leases import service as leases
 from include.leases.models import Terms
 from include.plans.models import Plan, Task
@@ -115,9 +116,7 @@ def entry(
     return _admit(connection, settings, _Asked(open_run(), row, task, ti_id, tries), node, left, taken)
 
 
-def _admit(
-    connection: Connection, settings: Settings, asked: _Asked, node: dict[str, Any], left: Left | None, taken: Taken | None
-) -> Admission:
+def _admit(connection: Connection, settings: Settings, asked: _Asked, node: Placement, left: Left | None, taken: Taken | None) -> Admission:
     row = asked.row
     tasks.to_policy_check(connection, row)
     decision = policy.decide_admission(connection, _request(connection, asked), asked.run["id"], row["epoch"] + 1)
@@ -160,7 +159,7 @@ def _request(connection: Connection, asked: _Asked) -> AdmissionRequest:
     )
 
 
-def _grant(connection: Connection, settings: Settings, asked: _Asked, node: dict[str, Any], start: _Start) -> Admission:
+def _grant(connection: Connection, settings: Settings, asked: _Asked, node: Placement, start: _Start) -> Admission:
     run, row, task = asked.run, asked.row, asked.task
     bundles.export_bundle(settings, mirror.path_of(settings, run["repository"]), start.commit)
     leases.revoke_task(connection, row["id"], "a newer attempt took over")

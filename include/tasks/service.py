@@ -8,6 +8,7 @@ from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import NotFound, StaleEpoch
+from include.fleet.models import Placement
 from include.governance import service as governance
 from include.leases import service as leases
 from include.settings import Settings
@@ -86,7 +87,7 @@ def to_policy_check(connection: Connection, row: dict[str, Any]) -> None:
     set_state(connection, row["id"], TaskRunState.POLICY_CHECK)
 
 
-def new_attempt(connection: Connection, task_run: str, node: dict[str, Any], resumed_from: int | None, admit_tries: int) -> int:
+def new_attempt(connection: Connection, task_run: str, node: Placement, resumed_from: int | None, admit_tries: int) -> int:
     """The next epoch and its attempt, which goes on from that of an older epoch or starts over; returns the epoch.
 
     Args:
@@ -94,7 +95,7 @@ def new_attempt(connection: Connection, task_run: str, node: dict[str, Any], res
     """
     row = connection.execute(_SQL.next_epoch, {"task_run": task_run}).fetchone()
     assert row is not None
-    names = {"task_run": task_run, "epoch": row["epoch"], "node": node["name"], "rung": node["rung"], "resumed_from": resumed_from,
+    names = {"task_run": task_run, "epoch": row["epoch"], "node": node.node, "rung": node.rung, "resumed_from": resumed_from,
              "admit_tries": admit_tries}  # fmt: skip
     connection.execute(_SQL.insert_attempt, names)
     return int(row["epoch"])
