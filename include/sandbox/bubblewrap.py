@@ -111,7 +111,7 @@ class BubblewrapEngine:
                 stdout=pipe,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(filter_fd,),
-                env={"PATH": os.environ["PATH"]},
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 cwd="/",
             )
         finally:

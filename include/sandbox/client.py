@@ -6,8 +6,15 @@ import httpx
 
 from include.errors import SandboxFailed, Unavailable
 from include.fleet import service as fleet
+from include.frozen import Frozen
 
 _PATIENCE_S = 60.0
+
+
+class Problem(Frozen):
+    """What the warden answers when it does not do what it was asked."""
+
+    message: str
 
 
 def ensure_sandbox(node: str, name: str) -> None:
@@ -36,8 +43,8 @@ def _expect(answer: httpx.Response, name: str, *wanted: int) -> None:
     if answer.status_code in wanted:
         return
     try:
-        message = str(answer.json()["message"])
-    except (ValueError, KeyError):
+        message = Problem.model_validate_json(answer.content).message
+    except ValueError:
         message = answer.text
     if answer.status_code == 503:
         raise Unavailable(message)

@@ -12,7 +12,7 @@ import httpx
 
 from include.errors import SandboxFailed, Unavailable
 from include.sandbox import profile
-from include.sandbox.models import Exit, Spec
+from include.sandbox.models import CONTAINERS, Exit, Inspected, Spec
 
 _PATIENCE_S = 30.0
 _HEADER = 8
@@ -55,13 +55,13 @@ class DockerEngine:
         """Start it."""
         self._expect(await self._call("POST", f"/containers/{name}/start"), name, "start", 204, 304)
 
-    async def inspect(self, name: str) -> dict[str, Any] | None:
-        """What the engine knows of it, or None."""
+    async def inspect(self, name: str) -> Inspected | None:
+        """Ask the engine how it is, or None: it is not there."""
         answer = await self._call("GET", f"/containers/{name}/json")
         if answer.status_code == 404:
             return None
         self._expect(answer, name, "inspect", 200)
-        return dict(answer.json())
+        return Inspected.model_validate_json(answer.content)
 
     async def wait(self, name: str) -> Exit:
         """Wait for the end; an engine that is restarted meanwhile is asked again until it answers."""
@@ -71,8 +71,8 @@ class DockerEngine:
                 about = await self.inspect(name)
                 if about is None:
                     return Exit(None)
-                if about["State"]["Status"] in ("exited", "dead"):
-                    return Exit(about["State"]["ExitCode"], about["State"]["OOMKilled"])
+                if about.state.status in ("exited", "dead"):
+                    return Exit(about.state.exit_code, about.state.out_of_memory)
             except (httpx.HTTPError, Unavailable):
                 pass
             await asyncio.sleep(0.5)
@@ -96,7 +96,7 @@ class DockerEngine:
         answer = await self._call("GET", "/containers/json", params={"all": "true", "filters": filters})
         self._expect(answer, "of ours", "list", 200)
         states = {"created": "created", "running": "running", "restarting": "running", "paused": "running"}
-        return {row["Names"][0].lstrip("/"): states.get(row["State"], "ended") for row in answer.json()}
+        return {each.name: states.get(each.state, "ended") for each in CONTAINERS.validate_json(answer.content)}
 
     async def logs(self, name: str) -> bytes:
         """The last MiB of both outputs, read as a stream so that memory stays flat."""

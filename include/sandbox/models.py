@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from include.frozen import Frozen
 
@@ -72,6 +74,42 @@ class Exit(NamedTuple):
 
     code: int | None
     out_of_memory: bool = False
+
+
+class _OfDocker(Frozen):
+    """A part of what the Docker engine answers; the rest is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ContainerState(_OfDocker):
+    """How a container is: its state in Docker's words, and how it ended."""
+
+    status: str = Field(alias="Status")
+    exit_code: int = Field(alias="ExitCode")
+    out_of_memory: bool = Field(alias="OOMKilled")
+
+
+class Inspected(_OfDocker):
+    """What an inspect of a container says."""
+
+    state: ContainerState = Field(alias="State")
+
+
+class ListedContainer(_OfDocker):
+    """A row of the list of containers."""
+
+    names: tuple[str, ...] = Field(alias="Names")
+    state: str = Field(alias="State")
+
+    @property
+    def name(self) -> str:
+        """Its name as it was created."""
+        return self.names[0].lstrip("/")
+
+
+CONTAINERS: Final = TypeAdapter(list[ListedContainer])
+"""The answer to a list of containers."""
 
 
 class Handin(NamedTuple):
