@@ -14,7 +14,7 @@ from include.gate.verifier import Verdict
 from include.leases import service as leases
 from include.plans.models import Plan, Task
 from include.repository import mirror, quarantine, trees
-from include.repository.models import Candidate, Conflict
+from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import LIVE, Failure, TaskRunState
@@ -87,14 +87,14 @@ def candidate(settings: Settings, opened: Opened) -> Candidate | Failed:
     if opened.lease["handin_sha256"]:
         try:
             handin = settings.handins_dir / str(opened.lease["id"])
-            tip = quarantine.accept(settings, repository, handin, tip, opened.task_run, opened.epoch)
+            tip = quarantine.accept(repository, handin, tip, opened.task_run, opened.epoch)
         except BundleRefused as error:
             return Failed(Failure.REFUSED_HANDIN, f"The quarantine refused the hand-in: {error}", f"Your commits were refused: {error}")
     target = trees.resolve(repository, f"refs/heads/{opened.run['goal_branch']}")
     trailers = {"Task": opened.task.key, "Task-Run": opened.task_run, "Attempt": str(opened.epoch)}
     when = int(opened.lease["granted_at"].timestamp())
     made = trees.merge_in_memory(repository, target, tip, f"{opened.task.title}\n\n{opened.summary}", trailers, when)
-    if isinstance(made, Conflict):
+    if isinstance(made, MergeConflict):
         words = f"The work does not merge with what others merged meanwhile: {made.words()}."
         return Failed(Failure.CONFLICT, words, words + " Start from the files as they are now.")
     trees.set_ref(repository, f"refs/candidates/{opened.task_run}/{opened.epoch}", made.commit)
