@@ -8,7 +8,8 @@ from typing import Final
 from include.fleet.models import Load, Need
 
 ALIVE_S: Final = 30.0
-"""A node whose warden has given no heartbeat for so many seconds is not alive: three beats of a warden."""
+"""A node whose warden has given no heartbeat for so many seconds is not alive: three beats of a warden.
+(``leaves_no_more`` in the database holds the same figure: what the sandbox of a silent node leaves is not waited for.)"""
 
 
 def chosen(nodes: Sequence[Load], need: Need) -> Load | None:

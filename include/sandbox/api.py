@@ -21,7 +21,7 @@ _Handler = Callable[[Request], Awaitable[Response]]
 
 
 def application(attempts: Attempts, image: str) -> Starlette:
-    """The HTTP application behind the warden's socket."""
+    """Make the HTTP application behind the warden's socket."""
     calls = _Calls(attempts, image)
     table: list[tuple[str, str, _Handler]] = [
         ("GET", "/_ping", calls.ping),

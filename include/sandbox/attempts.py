@@ -96,7 +96,7 @@ class Attempts:
         return "running" if name in self._watchers else "created"
 
     async def logs(self, name: str) -> bytes:
-        """What a live sandbox has written."""
+        """Read what a live sandbox has written."""
         return await self._engine.logs(name) if name in self._made else b""
 
     async def _live(self, name: str) -> LeaseRow:
@@ -167,7 +167,7 @@ class Attempts:
                 await self._end(lease, Exit(None))
 
     async def _end(self, lease: LeaseRow, exit_: Exit) -> None:
-        """Evidence, then removal, then the lease's row; each is tried until it is done."""
+        """Store the evidence, then remove the sandbox, then end the lease; each is tried until it is done."""
         name, folder = lease.sandbox, self._root / lease.sandbox
         written = await _insist(lambda: self._engine.logs(name)) or await asyncio.to_thread(bubblewrap.read_log, folder)
         handin = await asyncio.to_thread(_take, folder, self._settings.handins_dir, lease)
@@ -260,7 +260,7 @@ class Attempts:
         await asyncio.to_thread(workspace.remove, self._root / name)
 
     def _sweep_copies(self, in_the_making: set[str], toolboxes_too: bool) -> None:
-        """Half-made copies but those of the named leases; and old toolboxes while no sandbox that may mount them lives."""
+        """Delete half-made copies, except those of leases in the making; if no sandbox runs, also all toolboxes but the newest."""
         toolboxes = sorted(self._root.glob(".toolbox-*"), key=lambda path: path.stat().st_mtime) if toolboxes_too else []
         for path in (*self._root.glob(".*.part-*"), *self._root.glob(".probe-*"), *toolboxes[:-1]):
             workspace.remove(path)

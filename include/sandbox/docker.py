@@ -19,7 +19,7 @@ _HEADER = 8
 
 
 def client(docker_host: str, timeout_s: float = _PATIENCE_S) -> httpx.AsyncClient:
-    """A client of the engine at ``unix:///path``."""
+    """Make a client of the engine at ``unix:///path``."""
     transport = httpx.AsyncHTTPTransport(uds=docker_host.removeprefix("unix://"), limits=httpx.Limits(max_connections=None), verify=False)
     return httpx.AsyncClient(transport=transport, base_url="http://docker/v1.41", timeout=timeout_s, verify=False)
 
@@ -91,7 +91,7 @@ class DockerEngine:
         self._expect(answer, name, "remove", 204, 404)
 
     async def own(self) -> dict[str, str]:
-        """Containers with our mark."""
+        """List the containers with our mark."""
         filters = json.dumps({"label": [f"{profile.OWNER_LABEL}={self._owner}"]})
         answer = await self._call("GET", "/containers/json", params={"all": "true", "filters": filters})
         self._expect(answer, "of ours", "list", 200)
@@ -99,7 +99,7 @@ class DockerEngine:
         return {each.name: states.get(each.state, "ended") for each in CONTAINERS.validate_json(answer.content)}
 
     async def logs(self, name: str) -> bytes:
-        """The last MiB of both outputs, read as a stream so that memory stays flat."""
+        """Read the last MiB of both outputs, read as a stream so that memory stays flat."""
         kept = bytearray()
         try:
             async with self._http.stream("GET", f"/containers/{name}/logs", params={"stdout": "true", "stderr": "true"}) as answer:

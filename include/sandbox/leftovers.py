@@ -61,7 +61,7 @@ def end_processes(root: Path, name: str) -> None:
 
 
 def processes(root: Path) -> dict[str, list[int]]:
-    """The processes that see an attempt's directory below ``root`` as /run/task, by the attempt's name."""
+    """Find the processes that see an attempt's directory below ``root`` as /run/task, by the attempt's name."""
     found = dict[str, list[int]]()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (name := _attempt_of(entry, root)):

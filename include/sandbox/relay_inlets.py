@@ -76,7 +76,7 @@ class Inlet:
         self._accepting = asyncio.create_task(self._accept())
 
     def close(self) -> None:
-        """The attempt is over."""
+        """Close it and all its connections: the attempt is over."""
         for task in (self._accepting, *self._tasks):
             task.cancel()
         self._listener.close()

@@ -47,7 +47,7 @@ class RelayLink:
         self._news.put_nowait(sandbox)
 
     def close(self, sandbox: str) -> None:
-        """The attempt is over."""
+        """Close the socket of a sandbox, also at the relay: the attempt is over."""
         if self._drop(sandbox):
             self._news.put_nowait(sandbox)
 
@@ -75,7 +75,7 @@ class RelayLink:
                 await (self._pass(connection, news) if news else self._say(connection, Order()))
 
     async def _next(self, connection: socket.socket) -> str | None:
-        """The next sandbox with news, or None when it is time for a sign of life. Raises ConnectionError when the relay is gone."""
+        """Wait for the next sandbox with news; None: it is time for a sign of life. Raises ConnectionError when the relay is gone."""
         news = asyncio.create_task(self._news.get())
         gone = asyncio.create_task(asyncio.get_running_loop().sock_recv(connection, 16))  # unasked, it only ever says goodbye
         try:

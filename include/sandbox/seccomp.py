@@ -60,7 +60,7 @@ class Profile(_Docker):
 
 @lru_cache(maxsize=1)
 def program() -> bytes:
-    """The filter for this machine.
+    """Compile the filter for this machine.
 
     Raises:
         SandboxFailed: this processor architecture has no table in ``syscalls.json``.

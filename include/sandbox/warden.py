@@ -73,7 +73,7 @@ class Judge:
             pass
 
     def _calm_s(self) -> float:
-        """The calm period after a start of PostgreSQL; within one after an outage that we saw: for ever."""
+        """Seconds after a start of PostgreSQL during which nothing expires; for ever while an outage that we saw is not long over."""
         calm = asyncio.get_running_loop().time() < self._calm_until
         return _FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
 

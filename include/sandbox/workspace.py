@@ -121,12 +121,12 @@ def quota_works(root: Path) -> bool:
 
 
 def mark_started(folder: Path) -> None:
-    """Note that the program was let go; a process sandbox that is gone after this is lost, before this was never started."""
+    """Record that the program started. A process sandbox that disappears afterwards counts as lost; before, as never started."""
     (folder / _STARTED).touch()
 
 
 def was_started(folder: Path) -> bool:
-    """Whether ``mark_started`` was called."""
+    """Say whether ``mark_started`` was called."""
     return (folder / _STARTED).exists()
 
 
@@ -185,7 +185,7 @@ def _copy(source: int, handins: Path, lease: UUID) -> Handin:
 
 
 def mounts_under(root: Path) -> list[Path]:
-    """Mount points below a folder, from the kernel's own list."""
+    """List the mount points below a folder, from the kernel's own list."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
     return [point for point in points if point.is_relative_to(root)]

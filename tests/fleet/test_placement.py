@@ -67,6 +67,13 @@ def test_verifications_go_where_most_room_is_and_do_not_wait_for_workers(world: 
     assert placed(Need.WORK) == "another"  # verifications took none of its places
 
 
+def test_control_a_rule_by_which_verifications_take_a_place_has_them_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "chosen", lambda nodes, _: chosen(nodes, Need.WORK))
+    assert placed(Need.VERIFY) is None
+    with pytest.raises(Unavailable):
+        verification()
+
+
 def test_a_silent_node_gets_nothing(world: World) -> None:
     world.do("INSERT INTO nodes VALUES ('another', 99, 'container', '', now() - interval '31 seconds')")
     assert (placed(Need.WORK), placed(Need.VERIFY)) == (None, "local")
