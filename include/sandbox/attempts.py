@@ -18,9 +18,10 @@ from include import faults
 from include.database.unit_of_work import async_transaction
 from include.errors import NotFound, SandboxFailed, Unavailable
 from include.leases import sandboxes
-from include.sandbox import bubblewrap, folders, leftovers, store, workspace
+from include.sandbox import bubblewrap, leftovers, store, workspace
 from include.sandbox.engine import Engine
-from include.sandbox.models import Evidence, Exit, Handin, LeaseRow, Mount, Spec
+from include.sandbox.maker import Maker
+from include.sandbox.models import Evidence, Exit, Handin, LeaseRow
 from include.sandbox.relay_link import RelayLink
 from include.settings import Settings
 
@@ -40,14 +41,13 @@ class Attempts:
     """
 
     def __init__(self, settings: Settings, engine: Engine, link: RelayLink, root: Path, quota: bool) -> None:
-        self._settings, self._engine, self._link, self._root, self._quota = settings, engine, link, root, quota
+        self._settings, self._engine, self._link, self._root = settings, engine, link, root
+        self._maker = Maker(settings, engine, link, root, quota)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._made: dict[str, LeaseRow] = {}  # stands in the engine
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._because: dict[str, str] = {}
-        self._copying = asyncio.Lock()  # held while a copy for all sandboxes may be in the making
         self.ready = False  # reconciled since the start
-        self._python, self._python_mount = folders.python_inside(root) if engine.rung == "bubblewrap" else ("python3", None)
 
     # -- asked for by a step -----------------------------------------------------------------------------------------------
 
@@ -116,32 +116,8 @@ class Attempts:
 
     async def _make(self, name: str) -> None:
         lease = await self._live(name)
-        async with async_transaction("warden") as connection:
-            keys = await store.keys(connection, lease.id) if lease.kind == "work" else None
-        if lease.kind == "work" and keys is None:
-            raise SandboxFailed(f"The keys of {name} are gone: the attempt has ended. Ask for a new one.")
-        await self._engine.remove(name)  # of a try that was cut off
-        folder, uid = self._root / name, self._engine.uid(name)
-        async with self._copying:
-            toolbox = await asyncio.to_thread(folders.toolbox, self._settings, self._root)
-        await asyncio.to_thread(workspace.make, folder, lease, keys, self._settings.bundles_dir, uid, self._quota)
-        if lease.kind == "work":
-            self._link.open(name, str(lease.task_run), folder / "task")
-        await self._engine.create(self._spec(lease, folder, toolbox, uid))
+        await self._maker.make(lease)
         self._made[name] = lease
-
-    def _spec(self, lease: LeaseRow, folder: Path, toolbox: Path, uid: int | None) -> Spec:
-        mounts = [
-            Mount(toolbox, "/opt/airlock", False),
-            Mount(folder / "task", "/run/task", False),
-            Mount(folder / "workspace", "/workspace", True),
-        ]
-        if lease.kind == "work":
-            mounts.append(Mount(folder / "secret", "/run/secret", True))
-        if self._python_mount:
-            mounts.append(self._python_mount)
-        own = uid if uid is not None else folder.stat().st_uid
-        return Spec(lease.sandbox, lease.id, lease.kind, folder, tuple(mounts), lease.seconds_at_most, own, self._python)
 
     # -- watched and ended -------------------------------------------------------------------------------------------------
 
@@ -202,7 +178,7 @@ class Attempts:
         for name in sorted({*there, *self._directories(), *leases}):
             async with self._locks[name]:
                 await self._settle(name, leases.get(name), there.get(name))
-        await asyncio.to_thread(self._sweep_copies, set(), not self._made)
+        await self._maker.sweep(set(), toolboxes_too=not self._made)
 
     async def reap(self) -> None:
         """End whatever no live lease owns, beside what is being made and ended right now."""
@@ -213,8 +189,7 @@ class Attempts:
             leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings)}
         for name in sorted({*there, *self._directories(), *self._made} - set(leases)):
             await self._reap_one(name)
-        async with self._copying:
-            await asyncio.to_thread(self._sweep_copies, {str(lease.id) for lease in leases.values()}, False)
+        await self._maker.sweep({str(lease.id) for lease in leases.values()}, toolboxes_too=False)
 
     async def _reap_one(self, name: str) -> None:
         async with self._locks[name]:
@@ -258,15 +233,6 @@ class Attempts:
         await self._engine.remove(name)
         await asyncio.to_thread(leftovers.end_processes, self._root, name)
         await asyncio.to_thread(workspace.remove, self._root / name)
-
-    def _sweep_copies(self, in_the_making: set[str], toolboxes_too: bool) -> None:
-        """Delete half-made copies, except those of leases in the making; if no sandbox runs, also all toolboxes but the newest."""
-        toolboxes = sorted(self._root.glob(".toolbox-*"), key=lambda path: path.stat().st_mtime) if toolboxes_too else []
-        for path in (*self._root.glob(".*.part-*"), *self._root.glob(".probe-*"), *toolboxes[:-1]):
-            workspace.remove(path)
-        for part in self._settings.handins_dir.glob("*.part"):
-            if part.stem not in in_the_making:
-                part.unlink(missing_ok=True)
 
 
 def _take(folder: Path, handins: Path, lease: LeaseRow) -> Handin:
