@@ -13,11 +13,12 @@ import typer
 from include.cli import audit as audit_cli
 from include.cli import bench as bench_cli
 from include.cli import chaos as chaos_cli
-from include.cli import doctor, store
+from include.cli import doctor
 from include.cli import goal as goal_cli
 from include.cli import repo as repo_cli
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput
+from include.fleet import service as fleet
 from include.local import checks, control, keys
 from include.settings import load
 
@@ -92,9 +93,9 @@ def status() -> None:
 def _print_nodes() -> None:
     try:
         with transaction("cli") as connection:
-            for node in store.nodes(connection):
-                notice = f" ({node['notice']})" if node["notice"] else ""
-                print(f"node    {node['name']}: {node['rung']}, room for {node['capacity']}{'' if node['alive'] else ', silent'}{notice}")
+            for node in fleet.nodes(connection):
+                notice = f" ({node.notice})" if node.notice else ""
+                print(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
     except AirlockError:
         print("node    PostgreSQL does not answer yet")
 

@@ -69,9 +69,9 @@ def submit(
 
 
 def _warn_of_uncommitted(path: Path) -> None:
-    from include.cli.submit import uncommitted
+    from include.repository import as_person
 
-    if count := uncommitted(path):
+    if count := as_person.uncommitted(path):
         print(f"Note: {count} changed files in {path} are not committed, and so not part of the goal.", file=sys.stderr)
 
 
