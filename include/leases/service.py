@@ -81,8 +81,8 @@ def work_lease(connection: Connection, settings: Settings, attempt: AttemptRef, 
     Args:
         calm_s: for how long after an outage nothing expires; default: the heartbeat timeout.
     """
-    calm = settings.heartbeat_timeout_s if calm_s is None else calm_s
-    terms = {"calm": calm, "silence": settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+    calm = settings.calm_s if calm_s is None else calm_s
+    terms = {"calm": calm, "silence": settings.silence_s, "patience": WARDEN_PATIENCE_S}
     return rows.maybe(connection, WorkLease, _SQL.work_lease, **attempt._asdict(), **terms)
 
 
