@@ -26,7 +26,7 @@ class Agent(Frozen):
 class AgentsFile(Frozen):
     """All of ``agents.yaml``. ``defaults`` are there for YAML's anchors only."""
 
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = Field(default_factory=dict)
     agents: tuple[Agent, ...]
 
 
