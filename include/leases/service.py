@@ -96,6 +96,11 @@ def watch_verification(connection: Connection, lease: UUID) -> bool:
     return bool(rows.scalar(connection, _SQL.stamp_verify, lease=lease))
 
 
+def watch_evidence(connection: Connection, lease: UUID) -> bool:
+    """Say whether the sandbox of a verification has ended, and that whoever asks still waits for it."""
+    return bool(rows.scalar(connection, _SQL.watch_evidence, lease=lease))
+
+
 class _Newest(Frozen):
     """The newest verification; what the evidence says is null while there is none."""
 
