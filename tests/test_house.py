@@ -23,6 +23,7 @@ PURE = {"models", "rules"}
 TOOLS = {"include.database.queries", "include.database.unit_of_work", "include.database.rows"}
 HOSTS = {"local", "flow", "cli", "drills", "offline"}
 STORES = {"store"}
+COMMANDS = "commands"  # what operators may have done: above all rooms' services, called by none of them
 READS_FILES = {"include.catalog.store"}  # a store of reviewed YAML files: no tables that only its room may touch
 PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and arguments are public data, on both sides of the sandbox
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
@@ -151,7 +152,7 @@ def test_rooms_do_not_import_flow_or_local() -> None:
 def test_the_services_of_the_rooms_form_no_circle() -> None:
     edges: dict[str, set[str]] = {}
     for name in in_rooms():
-        if room(name) not in HOSTS and layer(name) not in PURE:
+        if room(name) not in HOSTS and layer(name) not in PURE | {COMMANDS}:
             targets = {room(found) for found in ours(name) if room(found) and layer(found) not in PURE | {"models"}} - {
                 room(name),
                 "database",
@@ -161,6 +162,13 @@ def test_the_services_of_the_rooms_form_no_circle() -> None:
     while ready := [name for name in edges if name not in done and all(target in done or target not in edges for target in edges[name])]:
         done += ready
     assert {name: targets - set(done) for name, targets in edges.items() if name not in done} == {}
+
+
+def test_commands_stand_above_the_rooms() -> None:
+    users = {found: name for name in in_rooms() for found in ours(name) if layer(found) == COMMANDS and room(name) not in HOSTS}
+    assert users == {}
+    assert "include.governance.commands" in sources()  # control: there is one, and it is seen
+    assert any("include.governance.commands" in ours(name) for name in in_rooms() if room(name) in HOSTS)
 
 
 def test_policy_cannot_ask_a_model() -> None:

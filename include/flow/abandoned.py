@@ -6,11 +6,9 @@ A goal run is carried by its own DAG run while that is queued or running; before
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
+from include.airflow_api.client import STEP_S, Airflow
 from include.database.unit_of_work import transaction
-from include.errors import Unavailable
-from include.flow.api import ask_airflow
 from include.goals import intake, report
 from include.goals import service as goals
 from include.settings import settings
@@ -44,18 +42,15 @@ def end_abandoned(minutes: int = OLD_MINUTES) -> list[str]:
 def _carried(row: dict[str, Any], submissions: set[str]) -> bool:
     if row["state"] in _SUBMISSION and row["key"] in submissions:
         return True
-    answer = ask_airflow("GET", f"/dags/{quote(row['dag_id'])}/dagRuns/{quote(row['run_id'], safe='')}")
-    if answer.status_code not in (200, 404):
-        raise Unavailable(f"Airflow answers {answer.status_code} to a look at the run {row['run_id']}.")
-    return answer.status_code == 200 and answer.json()["state"] in _LIVES
+    with Airflow(settings(), STEP_S) as airflow:
+        run = airflow.run(row["dag_id"], row["run_id"])
+    return run is not None and run.state in _LIVES
 
 
 def _live_submissions() -> set[str]:
     """The keys of the submissions that are at work: the form's, or the run's own id."""
-    answer = ask_airflow("GET", "/dags/submit_goal/dagRuns", state=list(_LIVES), limit=100)
-    if answer.status_code != 200:
-        raise Unavailable(f"Airflow answers {answer.status_code} to a look at the submissions.")
-    return {(run.get("conf") or {}).get("key") or run["dag_run_id"] for run in answer.json()["dag_runs"]}
+    with Airflow(settings(), STEP_S) as airflow:
+        return {(run.conf or {}).get("key") or run.dag_run_id for run in airflow.runs("submit_goal", _LIVES)}
 
 
 def _end(row: dict[str, Any]) -> None:

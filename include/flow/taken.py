@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from typing import Any, Literal, NoReturn
-from urllib.parse import quote
 
+from include.airflow_api.client import Airflow
+from include.airflow_api.models import StepTold
 from include.database.unit_of_work import Connection, persist, transaction
-from include.errors import AirlockError, Unavailable
-from include.flow.api import ask_airflow
+from include.errors import AirlockError
 from include.goals import service as goals
 from include.leases import service as leases
+from include.settings import settings
 from include.tasks import service as tasks
 
 ASK_S = 2.0
@@ -98,21 +99,17 @@ def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", 
     now = _look(ti, ti.task_id)
     if now is None:
         return "ended"
-    if now["id"] == str(ti.id):
-        return "goes on" if now["state"] in _GOES_ON else "ended"
+    if now.id == str(ti.id):
+        return "goes on" if now.state in _GOES_ON else "ended"
     admit = _look(ti, f"{key}.admit") if step != "admit" else None
-    return "done again" if admit is not None and admit["state"] in _GOES_ON else "goes on"
+    return "done again" if admit is not None and admit.state in _GOES_ON else "goes on"
 
 
 def _tries_of_admit(ti: Any, key: str) -> int:
     admit = _look(ti, f"{key}.admit")
-    return int(admit["max_tries"]) if admit is not None else 0
+    return admit.max_tries if admit is not None else 0
 
 
-def _look(ti: Any, task_id: str) -> dict[str, Any] | None:
-    path = f"/dags/{quote(ti.dag_id)}/dagRuns/{quote(ti.run_id, safe='')}/taskInstances/{quote(task_id)}"
-    answer = ask_airflow("GET", path, ASK_S)
-    if answer.status_code not in (200, 404):
-        raise Unavailable(f"Airflow answers {answer.status_code} to a look at {task_id}.")
-    found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
-    return found
+def _look(ti: Any, task_id: str) -> StepTold | None:
+    with Airflow(settings(), ASK_S) as airflow:
+        return airflow.step(ti.dag_id, ti.run_id, task_id)

@@ -16,6 +16,7 @@ from include.goals import service
 from include.goals.models import GoalRequest
 from include.governance import service as governance
 from include.leases import service as leases
+from include.repository import service as repositories
 from include.settings import Settings
 from include.tasks.models import GoalRunState
 
@@ -98,31 +99,16 @@ def _first_run(connection: Connection, goal: dict[str, Any]) -> dict[str, Any]:
 def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
     goal = new_id()
     slug = re.sub(r"[^a-z0-9]+", "_", request.repository.lower()).strip("_")[:24] or "repository"
-    return {
-        "id": goal,
-        "dag_id": f"goal_{slug}_{goal.hex[-8:]}",
-        "title": request.title,
-        "text": request.goal,
-        "repository": request.repository,
-        "base_branch": request.base,
-        "agent": request.agent,
-        "budget_micro": request.budget_micro,
-        "deadline_s": request.deadline_s,
-        "landing": request.landing,
-        "idempotency_key": request.key,
-        "request_sha256": request.sha256,
-        "created_by": created_by,
-    }
+    return {"id": goal, "dag_id": f"goal_{slug}_{goal.hex[-8:]}", "created_by": created_by, **request.columns()}
 
 
 def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:
     agents = [row["name"] for row in connection.execute(_SQL.agent_names)]
     if request.agent not in agents:
         raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, agents))
-    row = connection.execute(_SQL.repository, {"name": request.repository}).fetchone()
-    if row is None or not (row["listed"] or unlisted):
-        listed = [r["name"] for r in connection.execute(_SQL.repository_names)]
-        remedy = _nearest(request.repository, listed) + " Register one with `./airlock repo add NAME PATH`."
+    repository = repositories.named(connection, request.repository)
+    if repository is None or not (repository.listed or unlisted):
+        remedy = _nearest(request.repository, repositories.listed(connection)) + " Register one with `./airlock repo add NAME PATH`."
         raise BadInput("repository", f"{request.repository!r} is not registered", remedy)
 
 

@@ -1,9 +1,3 @@
--- name: repository | a registered repository
-SELECT name, path, listed FROM repositories WHERE name = %(name)s
-
--- name: repository_names | what a form may name
-SELECT name FROM repositories WHERE listed ORDER BY name
-
 -- name: agent_names | all agents
 SELECT name FROM agents ORDER BY name
 

@@ -8,10 +8,11 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from include import faults
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import rules
-from include.governance.models import Chain, Link
+from include.governance.models import Chain, Entry, Link
 
 _SQL = load(__file__)
 _BATCH = 2_000
@@ -56,6 +57,6 @@ def _links(connection: Connection) -> Iterator[Link]:
             yield Link(**row)
 
 
-def newest(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """The newest entries, the last first."""
-    return connection.execute(_SQL.newest, {"limit": limit}).fetchall()
+def newest(connection: Connection, limit: int) -> list[Entry]:
+    """Read the newest entries, the last first."""
+    return rows.every(connection, Entry, _SQL.newest, limit=limit)

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from include.frozen import Frozen
+
 
 class FileChange(BaseModel):
     """One path that differs between two commits. ``patch`` is text, capped; empty for a binary file."""
@@ -36,3 +38,11 @@ class Conflict(NamedTuple):
     def words(self) -> str:
         """One sentence."""
         return f"conflict in {', '.join(self.paths[:10])}" + (f" and {len(self.paths) - 10} more" if len(self.paths) > 10 else "")
+
+
+class Repository(Frozen):
+    """A registered folder. ``listed``: forms and REST may name it; else it was only named by its path on the command line."""
+
+    name: str
+    path: str
+    listed: bool

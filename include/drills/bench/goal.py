@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from include import settings as settings_module
+from include.airflow_api.client import Airflow
 from include.cli import demo, submit
-from include.cli.rest import Airflow
 from include.database import queries
 from include.database.unit_of_work import transaction
 from include.drills.bench import cpu, moments, phases
@@ -120,7 +120,7 @@ def _say(words: str) -> None:
 
 def _measure(settings: Settings, number: int) -> Measured:
     sample = demo.make_sample(settings.home)
-    request = submit.request(goal=demo.GOAL, repository=submit.register(str(sample)), deadline="30m")
+    request = submit.request(goal=demo.GOAL, repository=submit.register(str(sample)).name, deadline="30m")
     before = cpu.now(settings)
     goal_run = submit.submit(settings, request).run
     _wait_for_goal(settings, goal_run)
@@ -181,7 +181,7 @@ def _trigger_plain(settings: Settings, run_id: str) -> None:
     while (answer := airflow.trigger(_PLAIN, run_id, {})).status_code == 404 and time.monotonic() < end:
         time.sleep(0.5)
     if answer.status_code != 200:
-        raise Unavailable(f"Airflow did not start the plain DAG: {answer.status_code} {answer.text[:300]}")
+        raise Unavailable(f"Airflow did not start the plain DAG: {answer.status_code} {answer.detail[:300]}")
 
 
 def _plain(found: list[dict[str, Any]], depends_on: dict[str, tuple[str, ...]]) -> dict[str, float]:

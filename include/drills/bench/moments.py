@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from include.cli import submit
 from include.database import queries
 from include.drills.bench.phases import Moment
+from include.goals.rules import submission_run
 from include.settings import Settings
 
 _SQL = queries.load(__file__)
@@ -25,7 +25,7 @@ def of_goal(settings: Settings, goal_run: str) -> list[Moment]:
     ours = _ask(settings.dsn("owner"), _SQL.goal_moments, run=goal_run)
     names = _ask(settings.dsn("owner"), _SQL.goal_names, run=goal_run)[0]
     found = [Moment(row["key"] or "", row["at"], row["kind"], row["detail"] or "") for row in ours if row["at"] is not None]
-    for row in of_airflow(settings, [names["run_id"], submit.dag_run_id(names["key"])]):
+    for row in of_airflow(settings, [names["run_id"], submission_run(names["key"])]):
         key, _, step = row["task_id"].rpartition(".")
         of_goal = row["run_id"] == names["run_id"]
         if not step and (row["kind"] == "queued") is of_goal:

@@ -83,7 +83,7 @@ def _in(home: Path, options: Options, say: Say) -> Outcome:
 def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: Path, say: Say) -> Outcome:
     with transaction("owner") as connection:
         store.raise_budgets(connection, BUDGET_MICRO)
-    repository = submit.register(str(sample))
+    repository = submit.register(str(sample)).name
     began = time.monotonic()
     with burners.load(options.load, 60 * options.minutes + DRAIN_S) as burning:
         if burning:

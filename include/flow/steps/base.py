@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.flow.api import ask_door
+from include.airflow_api.door import ask_door
+from include.airflow_api.models import ReworkAsk
 from include.flow.poke import poke
 from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
@@ -71,7 +72,7 @@ class Step(BaseOperator):
         self.log.warning("Rework: %s", decided.reason)
         ti = context["ti"]
         where = {"dag_id": ti.dag_id, "run_id": context["run_id"], "rework": str(decided.id), "ti_id": str(ti.id)}
-        if not ask_door(**where, timeout=DOOR_PATIENCE_S):
+        if not ask_door(ReworkAsk(**where), DOOR_PATIENCE_S):
             self.log.warning("The door did not answer within %g s; asking on from the triggerer.", DOOR_PATIENCE_S)
             self.defer(trigger=ReworkTrigger(**where), method_name="resume")
 
