@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -206,6 +207,13 @@ def test_no_file_names_a_place_of_a_builders_machine() -> None:
     found = re.compile(b"|".join(places))
     named = [str(path) for path in tracked() if path.suffix != ".png" and found.search(path.read_bytes())]
     assert named == []
+
+
+def test_the_version_stands_in_one_file() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    ours = [path for path in tracked() if not path.name.startswith("requirements") and "sample" not in path.parts and path.suffix != ".png"]
+    named = [str(path.relative_to(ROOT)) for path in ours if re.search(rf"(?<![\d.]){re.escape(version)}(?![\d.])", path.read_text())]
+    assert named == ["pyproject.toml"]
 
 
 def test_lock_files_record_no_download_address() -> None:

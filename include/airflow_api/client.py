@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from include.airflow_api.models import Dag, Log, LogLine, Problem, Run, Runs, Started, Steps, StepTold, Token
+from include.airflow_api.models import DagTold, LogLine, Problem, RunsTold, RunTold, Started, StepLog, StepsTold, StepTold, Token
 from include.errors import Unavailable
 from include.settings import Settings
 
@@ -95,16 +95,16 @@ class Airflow(_Caller):
         answer = self.ask("POST", f"{_dag(dag)}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": conf})
         return Started(status_code=answer.status_code, detail="" if answer.is_success else _detail(answer))
 
-    def run(self, dag: str, run_id: str) -> Run | None:
+    def run(self, dag: str, run_id: str) -> RunTold | None:
         """Look at a run; None: there is none.
 
         Raises:
             Unavailable: Airflow does not answer, or answers neither yes nor no.
         """
         answer = self._found(_run(dag, run_id))
-        return Run.model_validate_json(answer) if answer else None
+        return RunTold.model_validate_json(answer) if answer else None
 
-    def runs(self, dag: str, states: tuple[str, ...], limit: int = 100) -> tuple[Run, ...]:
+    def runs(self, dag: str, states: tuple[str, ...], limit: int = 100) -> tuple[RunTold, ...]:
         """Look at the runs of a DAG that are in one of these states.
 
         Raises:
@@ -113,16 +113,16 @@ class Airflow(_Caller):
         answer = self.ask("GET", f"{_dag(dag)}/dagRuns", state=list(states), limit=limit)
         if answer.status_code != 200:
             raise Unavailable(f"Airflow answers {answer.status_code} to a look at the runs of {dag}.")
-        return Runs.model_validate_json(answer.content).dag_runs
+        return RunsTold.model_validate_json(answer.content).dag_runs
 
     def mark(self, dag: str, run_id: str, state: str) -> bool:
         """Mark a run; False: there is no such run."""
         return self.ask("PATCH", _run(dag, run_id), {"state": state}).status_code == 200
 
-    def dag(self, dag: str) -> Dag | None:
+    def dag(self, dag: str) -> DagTold | None:
         """Look at a DAG; None: Airflow does not know it (yet)."""
         answer = self.ask("GET", _dag(dag))
-        return Dag.model_validate_json(answer.content) if answer.status_code == 200 else None
+        return DagTold.model_validate_json(answer.content) if answer.status_code == 200 else None
 
     def step(self, dag: str, run_id: str, task_id: str) -> StepTold | None:
         """Look at a step of a run; None: there is none.
@@ -136,12 +136,12 @@ class Airflow(_Caller):
     def steps(self, dag: str, run_id: str) -> tuple[StepTold, ...]:
         """Look at all steps of a run; none: there is no such run."""
         answer = self.ask("GET", f"{_run(dag, run_id)}/taskInstances")
-        return Steps.model_validate_json(answer.content).task_instances if answer.status_code == 200 else ()
+        return StepsTold.model_validate_json(answer.content).task_instances if answer.status_code == 200 else ()
 
-    def log(self, dag: str, run_id: str, task_id: str, try_number: int) -> Log:
+    def log(self, dag: str, run_id: str, task_id: str, try_number: int) -> StepLog:
         """Read the log of one try of a step; empty: there is none."""
         answer = self.ask("GET", f"{_run(dag, run_id)}/taskInstances/{quote(task_id)}/logs/{max(1, try_number)}")
-        return Log.model_validate_json(answer.content) if answer.status_code == 200 else Log()
+        return StepLog.model_validate_json(answer.content) if answer.status_code == 200 else StepLog()
 
     def failure(self, dag: str, run_id: str) -> str:
         """Say why a run failed: the last error in the logs of its failed steps, as a person should read it."""
@@ -195,7 +195,7 @@ def _run(dag: str, run_id: str) -> str:
     return f"{_dag(dag)}/dagRuns/{quote(run_id, safe='')}"
 
 
-def _last_error(log: Log) -> str:
+def _last_error(log: StepLog) -> str:
     for line in reversed(log.content):
         if isinstance(line, LogLine) and line.error_detail:
             last = line.error_detail[-1]

@@ -17,7 +17,7 @@ class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Run(_Told):
+class RunTold(_Told):
     """A DAG run: its id, its state, and the form that it was started with."""
 
     dag_run_id: str
@@ -25,10 +25,10 @@ class Run(_Told):
     conf: dict[str, Any] | None = None
 
 
-class Runs(_Told):
+class RunsTold(_Told):
     """A page of DAG runs."""
 
-    dag_runs: tuple[Run, ...] = ()
+    dag_runs: tuple[RunTold, ...] = ()
 
 
 class StepTold(_Told):
@@ -41,13 +41,13 @@ class StepTold(_Told):
     max_tries: int = 0
 
 
-class Steps(_Told):
+class StepsTold(_Told):
     """The task instances of a run."""
 
     task_instances: tuple[StepTold, ...] = ()
 
 
-class Dag(_Told):
+class DagTold(_Told):
     """A DAG. ``bundle_version``: of the bundle that it was last parsed from."""
 
     bundle_version: str | None = None
@@ -66,7 +66,7 @@ class LogLine(_Told):
     error_detail: tuple[LogError, ...] | None = None
 
 
-class Log(_Told):
+class StepLog(_Told):
     """A page of a step's log; some versions of Airflow put plain text between the lines."""
 
     content: tuple[LogLine | str, ...] = ()

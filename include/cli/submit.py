@@ -18,13 +18,13 @@ from include.goals.models import GoalRequest
 from include.goals.rules import SUBMIT, submission_run
 from include.plans.models import Plan
 from include.repository import service as repositories
-from include.repository.models import Repository
+from include.repository.models import Registered
 from include.settings import Settings
 from include.views import goals
 from include.views.models import TakenIn
 
 
-def register(word: str) -> Repository:
+def register(word: str) -> Registered:
     """Find the repository that a person names by name or path; a path is registered (unlisted) at first sight.
 
     Raises:

@@ -18,12 +18,12 @@ from include.goals import pruning, rules
 from include.goals import service as goals
 from include.goals.pruning import Transact
 from include.governance import service as audit
-from include.governance.models import Cancelled, Command, Extended, Operator
+from include.governance.models import Command, Extended, GoalCancelled, Operator
 from include.governance.rules import may
 from include.leases import operators
 from include.leases import service as leases
 from include.repository import service as repositories
-from include.repository.models import Repository
+from include.repository.models import Registered
 from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import ENDED_RUNS, GoalRunState
@@ -47,7 +47,7 @@ class _Run(Frozen):
     key: str
 
 
-def cancel(reach: Reach, operator: Operator, run: str, patience_s: float = 6.0) -> Cancelled:
+def cancel(reach: Reach, operator: Operator, run: str, patience_s: float = 6.0) -> GoalCancelled:
     """End a goal run in our tables, revoke what is at work, and mark its runs failed in Airflow; one that has ended stays as it is.
 
     Args:
@@ -65,7 +65,7 @@ def cancel(reach: Reach, operator: Operator, run: str, patience_s: float = 6.0) 
     return cancelled
 
 
-def _end(connection: Connection, operator: Operator, run: str) -> tuple[_Run, Cancelled]:
+def _end(connection: Connection, operator: Operator, run: str) -> tuple[_Run, GoalCancelled]:
     found = rows.maybe(connection, _Run, _SQL.run_to_cancel, run=run)  # locked before its tasks, as everywhere
     if found is None:
         raise NotFound(f"goal: the run {run!r} does not exist. See `./airlock goal list`.")
@@ -76,7 +76,7 @@ def _end(connection: Connection, operator: Operator, run: str) -> tuple[_Run, Ca
         goals.set_state(connection, run, GoalRunState.CANCELLED, reason)
         _record(connection, operator, "goal.cancelled", run, reason=reason, was=found.state)
     leases.revoke_goal_run(connection, run, reason)
-    return found, Cancelled(was=found.state, ended=ended)
+    return found, GoalCancelled(was=found.state, ended=ended)
 
 
 def extend(connection: Connection, operator: Operator, run: str, key: str, minutes: float) -> list[Extended]:
@@ -111,7 +111,7 @@ def prune(
     return gone
 
 
-def add_repository(connection: Connection, operator: Operator, name: str, path: Path) -> Repository:
+def add_repository(connection: Connection, operator: Operator, name: str, path: Path) -> Registered:
     """Register a folder under a name that forms and REST may use.
 
     Raises:

@@ -41,7 +41,7 @@ class Chain(NamedTuple):
         return self.problem is None
 
 
-class Entry(Frozen):
+class AuditEntry(Frozen):
     """One entry as people read it. ``position`` and ``hash`` are None until its transaction has committed."""
 
     position: int | None
@@ -60,7 +60,7 @@ class Operator(Frozen):
     via: Way
 
 
-class Cancelled(Frozen):
+class GoalCancelled(Frozen):
     """What cancelling a goal run did. ``was``: its state before; ``ended``: it was this command that ended it."""
 
     was: str

@@ -12,7 +12,7 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import rules
-from include.governance.models import Chain, Entry, Link
+from include.governance.models import AuditEntry, Chain, Link
 
 _SQL = load(__file__)
 _BATCH = 2_000
@@ -57,6 +57,6 @@ def _links(connection: Connection) -> Iterator[Link]:
             yield Link(**row)
 
 
-def newest(connection: Connection, limit: int) -> list[Entry]:
+def newest(connection: Connection, limit: int) -> list[AuditEntry]:
     """Read the newest entries, the last first."""
-    return rows.every(connection, Entry, _SQL.newest, limit=limit)
+    return rows.every(connection, AuditEntry, _SQL.newest, limit=limit)

@@ -40,7 +40,7 @@ class Conflict(NamedTuple):
         return f"conflict in {', '.join(self.paths[:10])}" + (f" and {len(self.paths) - 10} more" if len(self.paths) > 10 else "")
 
 
-class Repository(Frozen):
+class Registered(Frozen):
     """A registered folder. ``listed``: forms and REST may name it; else it was only named by its path on the command line."""
 
     name: str

@@ -9,25 +9,25 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import BadInput
-from include.repository.models import Repository
+from include.repository.models import Registered
 
 _SQL = load(__file__)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def named(connection: Connection, name: str) -> Repository | None:
+def named(connection: Connection, name: str) -> Registered | None:
     """Look a repository up by its name alone; None: nobody registered it."""
-    return rows.maybe(connection, Repository, _SQL.named, name=name)
+    return rows.maybe(connection, Registered, _SQL.named, name=name)
 
 
-def find(connection: Connection, word: str) -> Repository | None:
+def find(connection: Connection, word: str) -> Registered | None:
     """Look a repository up by its name or its absolute path; None: nobody registered it."""
-    return rows.maybe(connection, Repository, _SQL.find, word=word)
+    return rows.maybe(connection, Registered, _SQL.find, word=word)
 
 
-def every(connection: Connection) -> list[Repository]:
+def every(connection: Connection) -> list[Registered]:
     """Read all registered repositories."""
-    return rows.every(connection, Repository, _SQL.every)
+    return rows.every(connection, Registered, _SQL.every)
 
 
 def listed(connection: Connection) -> list[str]:
@@ -35,7 +35,7 @@ def listed(connection: Connection) -> list[str]:
     return rows.scalars(connection, _SQL.listed)
 
 
-def add(connection: Connection, name: str, path: Path) -> Repository:
+def add(connection: Connection, name: str, path: Path) -> Registered:
     """Register a folder under a name that forms and REST may use.
 
     Raises:
@@ -55,7 +55,7 @@ def add(connection: Connection, name: str, path: Path) -> Repository:
     return known.model_copy(update={"listed": True})
 
 
-def register(connection: Connection, path: Path) -> Repository:
+def register(connection: Connection, path: Path) -> Registered:
     """Register a folder under a free name, for the command line only; a folder that is registered already keeps its name."""
     known = find(connection, str(path))
     if known is not None:

@@ -222,3 +222,11 @@ def test_the_report_and_the_json_are_complete(a_run: str, settings: Settings) ->
     printed = json.loads(json.dumps(result.public(settings, row), default=person.plain))
     assert printed["state"] == "SUBMITTED" and [task["key"] for task in printed["tasks"]] == ["a", "b"]
     assert "repository_path" not in printed and "attempt_state" not in printed["tasks"][0]
+
+
+def test_help_and_version_say_airlock(tmp_path: Path) -> None:
+    done = airlock(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"airlock {cli.version()}\n") and cli.version()[0].isdigit()
+    for arguments in (("--help",), ("goal", "--help"), ("goal", "submit", "--help")):
+        done = airlock(tmp_path, *arguments)
+        assert done.returncode == 0 and f"Usage: {' '.join(('airlock', *arguments[:-1]))} " in done.stdout, done.stdout
