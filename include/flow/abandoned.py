@@ -5,12 +5,11 @@ A goal run is carried by its own DAG run while that is queued or running; before
 
 from __future__ import annotations
 
-from typing import Any
-
 from include.airflow_api.client import STEP_S, Airflow
 from include.database.unit_of_work import transaction
 from include.goals import intake, report
 from include.goals import service as goals
+from include.goals.models import UnfinishedRun
 from include.settings import settings
 from include.tasks.models import GoalRunState
 
@@ -31,20 +30,20 @@ def end_abandoned(minutes: int = OLD_MINUTES) -> list[str]:
         Unavailable: Airflow does not answer; without its word nothing is ended.
     """
     with transaction("airflow") as connection:
-        rows = goals.unfinished(connection, minutes)
-    submissions = _live_submissions() if any(row["state"] in _SUBMISSION for row in rows) else set()
-    alone = [row for row in rows if not _carried(row, submissions)]
-    for row in alone:
-        _end(row)
-    return [row["id"] for row in alone]
+        runs = goals.unfinished(connection, minutes)
+    submissions = _live_submissions() if any(run.state in _SUBMISSION for run in runs) else set()
+    alone = [run for run in runs if not _carried(run, submissions)]
+    for run in alone:
+        _end(run)
+    return [run.id for run in alone]
 
 
-def _carried(row: dict[str, Any], submissions: set[str]) -> bool:
-    if row["state"] in _SUBMISSION and row["key"] in submissions:
+def _carried(run: UnfinishedRun, submissions: set[str]) -> bool:
+    if run.state in _SUBMISSION and run.key in submissions:
         return True
     with Airflow(settings(), STEP_S) as airflow:
-        run = airflow.run(row["dag_id"], row["run_id"])
-    return run is not None and run.state in _LIVES
+        told = airflow.run(run.dag_id, run.run_id)
+    return told is not None and told.state in _LIVES
 
 
 def _live_submissions() -> set[str]:
@@ -53,9 +52,9 @@ def _live_submissions() -> set[str]:
         return {(run.conf or {}).get("key") or run.dag_run_id for run in airflow.runs("submit_goal", _LIVES)}
 
 
-def _end(row: dict[str, Any]) -> None:
+def _end(run: UnfinishedRun) -> None:
     with transaction("airflow") as connection:
-        if row["state"] in _SUBMISSION:
-            intake.settle(connection, row["dag_id"], row["run_id"])
+        if run.state in _SUBMISSION:
+            intake.settle(connection, run.dag_id, run.run_id)
         else:
-            report.close(connection, settings(), row["dag_id"], row["run_id"], _WORDS)
+            report.close(connection, run.dag_id, run.run_id, _WORDS)

@@ -57,14 +57,14 @@ def end_soon(ti: Marked) -> None:
 
 def _epoch(ti: Marked, key: str) -> int:
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-        return int(tasks.lock(connection, run["id"], key)["epoch"])
+        run = goals.ensure(connection, ti.dag_id, ti.run_id)
+        return tasks.lock(connection, run.id, key).epoch
 
 
 def _end(ti: Marked, key: str, step: str, epoch: int) -> bool:
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-        row = tasks.lock(connection, run["id"], key)
-        if row["epoch"] != epoch or row["state"] not in ENDS[step]:
+        run = goals.ensure(connection, ti.dag_id, ti.run_id)
+        row = tasks.lock(connection, run.id, key)
+        if row.epoch != epoch or row.state not in ENDS[step]:
             return False
         return tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")

@@ -42,26 +42,17 @@ WHERE g.archived_at IS NULL
 ORDER BY g.dag_id, p.seq DESC
 
 -- name: plan_of | the newest plan of one goal as of a number, with what its DAG shows
-SELECT p.seq, p.revision, p.document, g.id::text AS goal_id, g.dag_id, g.title, g.text, g.repository, g.base_branch, g.agent, g.landing,
+SELECT p.revision, p.document, g.id::text AS goal_id, g.dag_id, g.title, g.text, g.repository, g.base_branch, g.agent, g.landing,
        g.budget_micro, g.deadline_s
 FROM plans p JOIN goals g ON g.id = p.goal
 WHERE g.dag_id = %(dag_id)s AND p.seq <= %(seq)s
 ORDER BY p.seq DESC LIMIT 1
 
--- name: rework | what a step decided, locked, with the epoch that its task run is at now, held still until the clear is committed
-SELECT r.id, r.ti_id, r.steps, r.epoch, r.cleared_at, t.epoch AS epoch_now, t.key, g.dag_id, g.run_id
-FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run
-WHERE r.id = %(id)s
-FOR NO KEY UPDATE OF r FOR SHARE OF t
-
--- name: mark_cleared
-UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL
-
 -- name: now | by the one clock
 SELECT clock_timestamp() AS now
 
 -- name: changed | watched task runs at which something is not as it was when their trigger was called last: all that a look judges by
-SELECT w.number, f.print
+SELECT w.number::int AS number, f.print
 FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[], %(prints)s::text[])
   WITH ORDINALITY AS w(dag_id, run_id, key, ti_id, print, number)
 LEFT JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id

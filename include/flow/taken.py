@@ -18,7 +18,9 @@ from include.errors import AirlockError
 from include.goals import service as goals
 from include.leases import service as leases
 from include.settings import settings
+from include.tasks import reworks
 from include.tasks import service as tasks
+from include.tasks.models import LockedTaskRun
 
 ASK_S = 2.0
 PATIENCE_S = 2.5
@@ -71,23 +73,23 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
         return False
     tries = _tries_of_admit(ti, key) if became == "done again" else 0
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-        row = tasks.lock(connection, run["id"], key)
-        if epoch is not None and row["epoch"] != epoch:
+        run = goals.ensure(connection, ti.dag_id, ti.run_id)
+        row = tasks.lock(connection, run.id, key)
+        if epoch is not None and row.epoch != epoch:
             return False
         if became == "ended":
             tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")
         elif epoch is None or not _was_cleared(connection, row, tries):
             return False
         else:
-            leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
+            leases.revoke_task(connection, row.id, "its steps were cleared in Airflow")
     return True
 
 
-def _was_cleared(connection: Connection, row: dict[str, Any], tries: int) -> bool:
+def _was_cleared(connection: Connection, task: LockedTaskRun, tries: int) -> bool:
     """Certainly, and by a person: Airflow did not just try admit again, and no step gave the attempt up, so that the door cleared it."""
-    by_a_step = tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
-    return not by_a_step and tasks.cleared_since(connection, row["id"], row["epoch"], tries) is True
+    by_a_step = reworks.given_up_by_a_step(connection, task.attempt)
+    return not by_a_step and tasks.cleared_since(connection, task.attempt, tries) is True
 
 
 def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from include.database import rows
 from include.database.queries import load
-from include.database.unit_of_work import kept_connections, listening, pooled_transaction
+from include.database.unit_of_work import Connection, kept_connections, listening, pooled_transaction
 from include.errors import Unavailable
 from include.flow.taken import settle
 
@@ -79,9 +80,8 @@ def _ready_by(end: float, what: NotYet) -> bool:
         return True
 
 
-def _ask(connection: Any, query: str, subject: str) -> bool:
-    row = connection.execute(getattr(_SQL, query), {"subject": subject}).fetchone()
-    return bool(row and next(iter(row.values())))
+def _ask(connection: Connection, query: str, subject: str) -> bool:
+    return bool(rows.scalar(connection, getattr(_SQL, query), subject=subject))
 
 
 class WaitTrigger(BaseTrigger):

@@ -14,12 +14,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.rows import dict_row
 
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection
 from include.leases.service import WARDEN_PATIENCE_S
@@ -38,6 +39,13 @@ CHANNELS: Final = ("airlock_state", "leases", "evidence")
 _SQL = load(__file__)
 _Result = TypeVar("_Result")
 log = logging.getLogger("airlock.watch")
+
+
+class _Changed(NamedTuple):
+    """One watched task run at which something is not as it was: its place among those asked about, and what is there now."""
+
+    number: int
+    print: str
 
 
 class Watched:
@@ -115,9 +123,7 @@ class Watch:
         async with self._busy:
             pass
         async with await self._connect() as connection:
-            row = await (await connection.execute(_SQL.now)).fetchone()
-            assert row is not None
-            now: datetime = row["now"]
+            now: datetime = await rows.ascalar(connection, _SQL.now)
             return now
 
     async def _run(self) -> None:
@@ -151,9 +157,9 @@ class Watch:
             prints = [watched.print for watched in everyone]
             terms = {"calm": self.calm_s, "silence": self._settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
             values = {**_columns(everyone), **terms, "prints": prints}
-            rows = await (await connection.execute(_SQL.changed, values)).fetchall()
-        for row in rows:
-            everyone[row["number"] - 1].call(row["print"])
+            changed = await rows.aevery(connection, _Changed, _SQL.changed, **values)
+        for each in changed:
+            everyone[each.number - 1].call(each.print)
         self.ticks += 1
         await asyncio.sleep(CALM_DOWN_S)
         async for _ in connection.notifies(timeout=TICK_S - CALM_DOWN_S, stop_after=1):

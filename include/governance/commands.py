@@ -38,12 +38,11 @@ class Reach(NamedTuple):
     airflow: Airflow
 
 
-class _Run(Frozen):
-    """A goal run, by its names in Airflow."""
+class _Names(Frozen):
+    """What names a goal run in Airflow, and by its key its submission."""
 
     dag_id: str
     run_id: str
-    state: GoalRunState
     key: str
 
 
@@ -59,24 +58,30 @@ def cancel(reach: Reach, operator: Operator, run: str, patience_s: float = 6.0) 
         Unavailable: PostgreSQL or Airflow does not answer. Given again, the command does what is left.
     """
     _require(operator, "cancel")
-    found, cancelled = persist(lambda: reach.transact(lambda connection: _end(connection, operator, run)), patience_s)
-    reach.airflow.mark(found.dag_id, found.run_id, "failed")
-    reach.airflow.mark(rules.SUBMIT, rules.submission_run(found.key), "failed")
+    names = persist(lambda: reach.transact(lambda connection: _names_of(connection, run)), patience_s)
+    cancelled = persist(lambda: reach.transact(lambda connection: _end(connection, operator, names)), patience_s)
+    reach.airflow.mark(names.dag_id, names.run_id, "failed")
+    reach.airflow.mark(rules.SUBMIT, rules.submission_run(names.key), "failed")
     return cancelled
 
 
-def _end(connection: Connection, operator: Operator, run: str) -> tuple[_Run, GoalCancelled]:
-    found = rows.maybe(connection, _Run, _SQL.run_to_cancel, run=run)  # locked before its tasks, as everywhere
-    if found is None:
+def _names_of(connection: Connection, run: str) -> _Names:
+    names = rows.maybe(connection, _Names, _SQL.names_in_airflow, run=run)
+    if names is None:
         raise NotFound(f"goal: the run {run!r} does not exist. See `./airlock goal list`.")
-    reason, ended = f"cancelled by {operator.name} on the {operator.via}", found.state not in ENDED_RUNS
+    return names
+
+
+def _end(connection: Connection, operator: Operator, names: _Names) -> GoalCancelled:
+    run = goals.lock(connection, names.dag_id, names.run_id)  # before its tasks, as everywhere
+    reason, ended = f"cancelled by {operator.name} on the {operator.via}", run.state not in ENDED_RUNS
     if ended:
-        for task in tasks.of_goal_run(connection, run):
-            tasks.cancel(connection, task["id"], task["epoch"], reason)
+        for task in tasks.lock_all(connection, run.id):
+            tasks.cancel(connection, task, reason)
         goals.set_state(connection, run, GoalRunState.CANCELLED, reason)
-        _record(connection, operator, "goal.cancelled", run, reason=reason, was=found.state)
-    leases.revoke_goal_run(connection, run, reason)
-    return found, GoalCancelled(was=found.state, ended=ended)
+        _record(connection, operator, "goal.cancelled", run.id, reason=reason, was=run.state)
+    leases.revoke_goal_run(connection, run.id, reason)
+    return GoalCancelled(was=run.state, ended=ended)
 
 
 def extend(connection: Connection, operator: Operator, run: str, key: str, minutes: float) -> list[Extended]:

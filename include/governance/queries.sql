@@ -8,6 +8,5 @@ FROM audit_log ORDER BY position NULLS LAST
 -- name: newest | the newest entries, the last first
 SELECT position, at, actor, action, subject, detail, hash FROM audit_log ORDER BY position DESC NULLS FIRST LIMIT %(limit)s
 
--- name: run_to_cancel | a goal run, held still, with what names it and its submission in Airflow
-SELECT r.dag_id, r.run_id, r.state, g.idempotency_key AS key
-FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = %(run)s FOR NO KEY UPDATE OF r
+-- name: names_in_airflow | what names a goal run and its submission in Airflow
+SELECT r.dag_id, r.run_id, g.idempotency_key AS key FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = %(run)s

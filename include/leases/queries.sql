@@ -2,7 +2,6 @@
 INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, capabilities, input_commit, spec, max_tokens, max_micro, ti_id, expires_at)
 VALUES (%(id)s, %(kind)s, %(sandbox)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(node)s, %(capabilities)s, %(input_commit)s, %(spec)s,
         %(max_tokens)s, %(max_micro)s, %(ti_id)s, clock_timestamp() + make_interval(secs => %(seconds)s))
-RETURNING *
 
 -- name: store_keys | two random keys, one a direction
 INSERT INTO attempt_keys (lease, in_key, out_key) VALUES (%(lease)s, %(in_key)s, %(out_key)s)
@@ -22,14 +21,16 @@ SELECT name, rung FROM nodes WHERE heartbeat_at > clock_timestamp() - interval '
 
 -- name: revoke_of_task | revoke what still lives of a task run; the grace runs on PostgreSQL's clock
 UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, grace = make_interval(secs => %(grace)s)
-WHERE task_run = %(task_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURNING id, sandbox, epoch
+WHERE task_run = %(task_run)s AND ended_at IS NULL AND revoked_at IS NULL
 
 -- name: revoke_of_goal_run | revoke what still lives of a goal run
 UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, grace = make_interval(secs => %(grace)s)
-WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL RETURNING id, sandbox, task_run, epoch
+WHERE goal_run = %(goal_run)s AND ended_at IS NULL AND revoked_at IS NULL
 
 -- name: work_lease | the lease of one attempt, with its evidence
-SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
+SELECT l.id, l.sandbox, l.goal_run, l.task_run, l.epoch, l.input_commit, l.max_tokens, l.tokens_used, l.max_micro, l.spent_micro, l.excess_micro,
+       l.granted_at, l.started_at, l.ended_at, l.revoked_at, l.revoke_reason, l.broken,
+       e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log,
        standing(l, make_interval(secs => %(calm)s), NULL, make_interval(secs => %(silence)s)) AS standing,
        l.revoked_at + l.grace + make_interval(secs => %(patience)s) <= clock_timestamp() AS past_patience,
        l.revoked_at IS NULL AND l.ended_at IS NULL AND l.watched_at > clock_timestamp() - interval '3 seconds' AS watched
@@ -43,7 +44,7 @@ UPDATE leases SET watched_at = clock_timestamp(), ti_id = %(ti_id)s WHERE id = %
 UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL RETURNING started_at IS NULL AS to_start
 
 -- name: newest_verify | the newest verification of a commit for one asker, with its evidence
-SELECT l.*, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log, (e.lease IS NOT NULL) AS has_evidence,
+SELECT l.id AS lease, l.sandbox, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log,
        (SELECT count(*) FROM leases n WHERE n.kind = 'verify' AND n.input_commit = l.input_commit
           AND n.task_run IS NOT DISTINCT FROM l.task_run AND n.epoch IS NOT DISTINCT FROM l.epoch) AS tries
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id
@@ -52,7 +53,7 @@ WHERE l.kind = 'verify' AND l.goal_run = %(goal_run)s AND l.input_commit = %(com
 ORDER BY l.granted_at DESC LIMIT 1
 
 -- name: owned | the live lease of an epoch, if this task instance owns it; a stamp after ours means that another triggerer watches it
-SELECT l.*, watched_at > %(left_at)s AS watched_by_another
+SELECT watched_at > %(left_at)s AS watched_by_another
 FROM leases l WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND kind = 'work' AND ti_id = %(ti_id)s
   AND revoked_at IS NULL AND ended_at IS NULL
 

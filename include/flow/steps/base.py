@@ -16,7 +16,7 @@ from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
 from include.flow.waiting import until_done
 from include.tasks.models import Rework
-from include.tasks.service import GaveUp
+from include.tasks.reworks import GaveUp
 
 DOOR_PATIENCE_S = 2.0
 

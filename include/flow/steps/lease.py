@@ -21,7 +21,7 @@ from include.flow.taken import settle, what_became
 from include.goals import service as goals
 from include.settings import settings
 from include.tasks import watching
-from include.tasks.watching import Seen
+from include.tasks.watching import Seen, Watcher
 
 TOLD_S = 20.0
 """For how long a kill asks Airflow what became of its step; Airflow gives a kill 30 s."""
@@ -78,8 +78,8 @@ class LeaseTrigger(BaseTrigger):
     def _look(self, calm_s: float) -> Seen:
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after, calm_s)
+            run = goals.ensure(connection, ti.dag_id, ti.run_id)
+            return watching.look(connection, settings(), run.id, self.task_key, Watcher(str(ti.id), self._after, calm_s))
 
     def _show(self, seen: Seen) -> None:
         if seen.epoch != self._epoch and seen.epoch:
@@ -118,8 +118,8 @@ class LeaseTrigger(BaseTrigger):
         """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            if watching.killed_by_person(connection, run["id"], self.task_key, str(ti.id), self._epoch, left_at):
+            run = goals.ensure(connection, ti.dag_id, ti.run_id)
+            if watching.cancel_killed(connection, run.id, self.task_key, (str(ti.id), self._epoch), left_at):
                 self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
 
 
