@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Frozen(BaseModel):
     """A value: unknown names are refused, nothing can be set after it is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Problem(NamedTuple):
+    """What is wrong with a value, and in which of its fields (empty: with the whole of it)."""
+
+    where: str
+    what: str
+
+
+def problems(error: ValidationError) -> list[Problem]:
+    """Say what is wrong with a value that was refused, without the value itself."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return [Problem(".".join(str(part) for part in one["loc"]), one["msg"]) for one in found]

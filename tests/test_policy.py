@@ -8,8 +8,9 @@ import pytest
 
 from include.errors import Forbidden
 from include.policy import cedar
-from include.policy.models import AdmissionRequest
-from include.policy.service import judge_admission
+from include.policy.deciders import CHAINS, first_answer
+from include.policy.models import AdmissionRequest, Decision, UseRequest
+from include.policy.service import judge
 
 GOOD = AdmissionRequest(
     agent="jarvis", agent_capabilities=("test", "git-commit"), task_run="g1-a", capabilities=("test",), touches=("src/**",),
@@ -25,14 +26,14 @@ BAD = {
 
 
 def test_a_good_task_is_let_in() -> None:
-    decision = judge_admission(GOOD)
+    decision = judge(GOOD)
     assert (decision.decision, decision.rules) == ("permit", ("admit",))
 
 
 @pytest.mark.parametrize("rules", [c for n in range(1, 6) for c in itertools.combinations(BAD, n)])
 def test_each_rule_and_every_combination_forbids(rules: tuple[str, ...]) -> None:
     change = {name: value for rule in rules for name, value in BAD[rule].items()}
-    decision = judge_admission(GOOD.model_copy(update=change))
+    decision = judge(GOOD.model_copy(update=change))
     assert decision.decision == "forbid"
     assert set(decision.rules) == set(rules)
     assert decision.reason and len(decision.policy_sha256) == 64
@@ -47,8 +48,7 @@ def test_a_typo_in_a_policy_is_refused_at_load() -> None:
 
 def test_an_error_while_deciding_is_a_forbid() -> None:
     policy = cedar.load("admission")
-    agent = {"uid": {"type": "Agent", "id": "a"}, "attrs": {}, "parents": []}  # lacks its capabilities
-    task = {"uid": {"type": "Task", "id": "t"}, "attrs": {}, "parents": []}
+    agent, task = cedar.Entity("Agent", "a", {}), cedar.Entity("Task", "t", {})  # the agent lacks its capabilities
     assert cedar.decide(policy, agent, "admit", task, {}).decision == "forbid"
 
 
@@ -65,3 +65,34 @@ def test_without_the_schema_a_failing_forbid_lets_the_request_through() -> None:
     }
     result = cedarpy.is_authorized(request, text, [])
     assert result.allowed and result.diagnostics.errors
+
+
+USE = UseRequest(task_run="g1-a", epoch=1, lease=("git-commit", "test"), capability="test", detail={}, reason="r")
+
+
+@pytest.mark.parametrize(
+    ("capability", "lease", "decision", "rules"),
+    [
+        ("test", ("git-commit", "test"), "permit", ("within-lease",)),
+        ("pkg-install", ("git-commit", "test"), "forbid", ("beyond-lease",)),
+        ("test", (), "forbid", ("beyond-lease",)),
+        ('"] || true', ("test",), "forbid", ("beyond-lease",)),
+    ],
+)
+def test_a_worker_may_use_what_its_lease_has(capability: str, lease: tuple[str, ...], decision: str, rules: tuple[str, ...]) -> None:
+    said = judge(USE.model_copy(update={"capability": capability, "lease": lease}))
+    assert (said.decision, said.rules, said.decided_by) == (decision, rules, "policy")
+    assert said.policy_sha256 == cedar.load("permission").sha256
+    assert said.reason.startswith("The lease of this attempt has: ") and ("never widened" in said.reason) == (decision == "forbid")
+
+
+def test_the_first_decider_that_has_an_answer_decides_and_none_is_a_forbid() -> None:
+    asked: list[str] = []
+
+    def silent(question: UseRequest) -> Decision | None:
+        asked.append(question.capability)
+        return None
+
+    assert first_answer((silent, *CHAINS[UseRequest]), USE) == judge(USE) and asked == ["test"]
+    assert first_answer((*CHAINS[UseRequest], silent), USE) == judge(USE) and asked == ["test"]
+    assert first_answer((silent,), USE).decision == "forbid"

@@ -1,14 +1,11 @@
-"""Agents: make the default ones, find one by name."""
+"""Agents: make the default ones, read what one may grant."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from include.agents import store
 from include.database.unit_of_work import Connection
-from include.errors import BadInput
 
 
 def seed(connection: Connection) -> list[str]:
@@ -18,14 +15,11 @@ def seed(connection: Connection) -> list[str]:
     return store.names(connection)
 
 
-def find(connection: Connection, name: str) -> dict[str, Any]:
-    """The row of an agent.
+def capabilities(connection: Connection, name: str) -> list[str]:
+    """Read the most that a task of an agent may be given."""
+    return store.capabilities(connection, name)
 
-    Raises:
-        BadInput: there is none of this name; the message offers those there are.
-    """
-    if row := store.find(connection, name):
-        return row
-    known = store.names(connection)
-    near = get_close_matches(name, known, 1) or known
-    raise BadInput("agent", f"there is no agent {name!r}", f"Did you mean {' or '.join(near)}?" if near else "Run `./airlock up` first.")
+
+def names(connection: Connection) -> list[str]:
+    """Read the names of all agents."""
+    return store.names(connection)

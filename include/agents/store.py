@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from include.agents.models import Agent
-from include.database import queries
+from include.agents.models import Agent, AgentsFile
+from include.database import queries, rows
 from include.database.unit_of_work import Connection
 
 _SQL = queries.load(__file__)
@@ -16,7 +15,7 @@ _SQL = queries.load(__file__)
 
 def read_file(path: Path) -> list[Agent]:
     """The agents of a YAML file such as ``agents.yaml``."""
-    return [Agent.model_validate(entry) for entry in yaml.safe_load(path.read_text())["agents"]]
+    return list(AgentsFile.model_validate(yaml.safe_load(path.read_text())).agents)
 
 
 def upsert(connection: Connection, agent: Agent) -> None:
@@ -29,11 +28,11 @@ def upsert(connection: Connection, agent: Agent) -> None:
     connection.execute(_SQL.upsert_agent, values)
 
 
-def find(connection: Connection, name: str) -> dict[str, Any] | None:
-    """The row of an agent, or None."""
-    return connection.execute(_SQL.agent, {"name": name}).fetchone()
-
-
 def names(connection: Connection) -> list[str]:
     """The names of all agents, sorted."""
-    return [row["name"] for row in connection.execute(_SQL.agent_names)]
+    return rows.scalars(connection, _SQL.agent_names)
+
+
+def capabilities(connection: Connection, name: str) -> list[str]:
+    """The most that a task of an agent may be given."""
+    return list(rows.scalar(connection, _SQL.capabilities, name=name))

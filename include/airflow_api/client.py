@@ -22,11 +22,6 @@ _tokens: dict[str, str] = {}
 """The token of this process for each API server; it is good for a day."""
 
 
-def forget() -> None:
-    """Forget all tokens, so that the next question logs in again."""
-    _tokens.clear()
-
-
 class _Caller:
     """What the client and its twin for asyncio share: whom they ask, and as whom."""
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
+
+from include.frozen import Frozen
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Artifact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class About(NamedTuple):
+    """What a typed result is about: an attempt of a goal run, or (without one) its landing."""
+
+    goal_run: str
+    task_run: str | None = None
+    epoch: int | None = None
 
 
-class FileDiff(_Artifact):
+class FileDiff(Frozen):
     """One changed file."""
 
     type: Literal["file_diff"] = "file_diff"
@@ -25,7 +31,7 @@ class FileDiff(_Artifact):
     language: str = Field(default="", max_length=40)
 
 
-class TestFailure(_Artifact):
+class TestFailure(Frozen):
     """One test that failed."""
 
     __test__ = False
@@ -33,7 +39,7 @@ class TestFailure(_Artifact):
     outcome: Literal["failed", "error"]
 
 
-class TestResult(_Artifact):
+class TestResult(Frozen):
     """One run of a repository's tests."""
 
     __test__ = False
@@ -48,7 +54,7 @@ class TestResult(_Artifact):
     problem: str = Field(default="", max_length=4000, description="Why nothing can be said, else empty.")
 
 
-class BuildResult(_Artifact):
+class BuildResult(Frozen):
     """One run of a build."""
 
     type: Literal["build_result"] = "build_result"
@@ -61,7 +67,7 @@ class BuildResult(_Artifact):
     errors: tuple[str, ...] = Field(default=(), max_length=100)
 
 
-class Log(_Artifact):
+class Log(Frozen):
     """The end of what a program printed."""
 
     type: Literal["log"] = "log"
@@ -70,7 +76,7 @@ class Log(_Artifact):
     text: str = Field(max_length=256_000)
 
 
-class CostReport(_Artifact):
+class CostReport(Frozen):
     """What one attempt cost, from the broker's own meter."""
 
     type: Literal["cost_report"] = "cost_report"

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel
 
-from include.artifacts.models import ARTIFACT, CostReport, FileDiff, Log, TestFailure, TestResult
+from include.artifacts.models import About, CostReport, FileDiff, Log, TestFailure, TestResult
 from include.clock import new_id
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.gate.models import TestReport
@@ -32,49 +33,30 @@ def canonical(artifact: BaseModel) -> bytes:
     return json.dumps(storable(artifact.model_dump(mode="json")), sort_keys=True, separators=(",", ":")).encode()
 
 
-def store(
-    connection: Connection, goal_run: str, task_run: str | None, epoch: int | None, source: Source, tree: str | None, artifact: BaseModel
-) -> str:
-    """Keep one typed result; the same bytes again change nothing.
+def store(connection: Connection, about: About, source: Source, artifact: BaseModel, tree: str | None = None) -> None:
+    """Keep one typed result under the hash of its canonical bytes; the same bytes again change nothing.
 
     Args:
+        about: whose result it is.
         source: who says so.
+        artifact: one of the types of ``include.artifacts.models``.
         tree: the tree that it speaks of, or None.
-
-    Returns:
-        The sha256 of its canonical bytes.
     """
     data = canonical(artifact)
-    sha256 = hashlib.sha256(data).hexdigest()
-    values = {"goal_run": goal_run, "task_run": task_run, "epoch": epoch, "source": source, "tree": tree, "sha256": sha256}
     stored = json.loads(data)
-    connection.execute(_SQL.insert_artifact, values | {"id": new_id(), "type": stored.pop("type"), "data": Jsonb(stored)})
-    return sha256
+    values = about._asdict() | {"id": new_id(), "source": source, "tree": tree, "sha256": hashlib.sha256(data).hexdigest()}
+    connection.execute(_SQL.insert_artifact, values | {"type": stored.pop("type"), "data": Jsonb(stored)})
 
 
-def of_attempt(connection: Connection, goal_run: str, task_run: str | None, epoch: int | None) -> list[tuple[str, BaseModel]]:
-    """All typed results of an attempt (or, without one, of the goal run's landing): (source, artifact)."""
-    rows = connection.execute(_SQL.artifacts_of, {"goal_run": goal_run, "task_run": task_run, "epoch": epoch})
-    return [(row["source"], ARTIFACT.validate_python({"type": row["type"], **row["data"]})) for row in rows if row["type"] != "review"]
-
-
-def store_verification(
-    connection: Connection,
-    goal_run: str,
-    task_run: str | None,
-    epoch: int | None,
-    tree: str,
-    changes: Sequence[FileChange],
-    report: TestReport,
-) -> None:
+def store_verification(connection: Connection, about: About, tree: str, changes: Sequence[FileChange], report: TestReport) -> None:
     """Keep what a verification found: the diffs, the test result, the end of the tests' output, and what the attempt cost."""
     found: list[BaseModel] = [*map(_diff, changes[:MAX_DIFFS]), _tests(report)]
     if report.output:
         found.append(Log(source="test", text=report.output, level="error" if report.problem else "info"))
     for artifact in found:
-        store(connection, goal_run, task_run, epoch, "verifier", tree, artifact)
-    for row in connection.execute(_SQL.spent, {"task_run": task_run, "epoch": epoch}).fetchall():
-        store(connection, goal_run, task_run, epoch, "broker", tree, CostReport(**row))
+        store(connection, about, "verifier", artifact, tree)
+    for cost in rows.every(connection, CostReport, _SQL.spent, task_run=about.task_run, epoch=about.epoch):
+        store(connection, about, "broker", cost, tree)
 
 
 def _diff(change: FileChange) -> FileDiff:

@@ -7,22 +7,31 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg.rows import class_row, scalar_row
+
 from include import faults
-from include.broker.effects import ENDINGS, Effects, Opened
-from include.database import queries
+from include.broker.effects import Effects, Number, Opened, Speaker
+from include.broker.handlers import KINDS
+from include.broker.kinds import ending
+from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
 from include.errors import EnvelopeRefused
+from include.frozen import Frozen
+from include.governance import service as governance
+from include.governance.models import AuditEntry
 from include.messages import outbox
-from include.messages.envelopes import open_envelope
+from include.messages.envelopes import Sender, open_envelope
 from include.messages.numbers import MOST_RANGES, Numbers
 from include.messages.streams import Entry
 from include.messages.strict_json import storable
+from include.tasks import batches
+from include.tasks.models import AttemptRef, AttemptState
 
 _SQL = queries.load(__file__)
-_ANSWERED = ("llm.request", "question", "permission.request", "artifact", *ENDINGS)
 MOST_WORDS = 500
 """Longest reason of a refusal that is kept, in characters: a worker may have chosen a part of it."""
-Attempts = dict[str, dict[str, Any]]
+Speakers = dict[str, Speaker]
+"""Who speaks on the stream of each task run."""
 
 
 class Taken(NamedTuple):
@@ -47,55 +56,87 @@ async def take(connection: AsyncConnection, agent: str, entries: list[Entry], no
         entries: as read, unchecked, with repetitions.
         now: the present moment.
     """
-    attempts = await _attempts(connection, {entry.task_run for entry in entries})
-    batch = _Batch(attempts)
+    speakers = await _speakers(connection, {entry.task_run for entry in entries})
+    batch = _Batch(speakers)
     batch.open(entries, now)
-    await batch.insert(connection, [message for message in batch.unknown if message.envelope.type not in ENDINGS])
-    await batch.insert(connection, [message for message in batch.unknown if message.envelope.type in ENDINGS and batch.may_end(message)])
+    await batch.insert(connection, [message for message in batch.unknown if message.envelope.type not in ending.TYPES])
+    last = [message for message in batch.unknown if message.envelope.type in ending.TYPES and batch.may_end(message)]
+    await batch.insert(connection, last)
     again = await batch.judge_known(connection)
-    effects = Effects(agent, batch.in_order())
+    effects = Effects(agent)
+    for message in batch.in_order():
+        effects.hear(message)
+        KINDS[message.envelope.type].gather(effects, message)
     await effects.write(connection)
     repeated = await outbox.answer_again(connection, again) if again else 0
-    await tell_refused(connection, agent, batch.refused, attempts)
+    await tell_refused(connection, agent, batch.refused, speakers)
     out = {id(entry) for entry, _ in batch.refused} | {id(entry) for entry in batch.held.values()}
     done = [entry for entry in entries if id(entry) not in out]
     faults.point("broker.take.before-commit")
-    return Taken(done, batch.refused, list(batch.held.values()), effects.asked, bool(effects.queued or repeated))
+    return Taken(done, batch.refused, list(batch.held.values()), effects.asked, effects.queued or bool(repeated))
 
 
-async def _attempts(connection: AsyncConnection, task_runs: set[str]) -> Attempts:
+class _LiveAttempt(Frozen):
+    """By what the messages of a task run are judged."""
+
+    lease: UUID
+    task_run: str
+    epoch: int
+    goal_run: str
+    capabilities: tuple[str, ...]
+    granted_at: datetime
+    taken: Any  # psycopg's multirange of the numbers that are in
+    out_key: bytes
+    state: AttemptState
+
+
+class _Before(NamedTuple):
+    """What took a number before."""
+
+    task_run: str
+    epoch: int
+    seq: int
+    idempotency_key: str
+    body_sha256: str
+
+
+async def _speakers(connection: AsyncConnection, task_runs: set[str]) -> Speakers:
     """The live attempts of these task runs, locked, as they are once we hold the locks."""
     names = {"task_runs": sorted(task_runs)}
+    locks, reading = connection.cursor(row_factory=scalar_row), connection.cursor(row_factory=class_row(_LiveAttempt))
     while True:
         async with connection.pipeline():
-            locks = await connection.execute(_SQL.lock_attempts, names)
-            reading = await connection.execute(_SQL.attempts_of, names)
-            locked = {row["id"] for row in await locks.fetchall()}
-            rows = await reading.fetchall()
-        if all(row["lease"] in locked for row in rows):  # else one was granted in between
-            break
-    for row in rows:
-        row["numbers"] = Numbers((part.lower, part.upper) for part in row["taken"])
-    return {row["task_run"]: row for row in rows}
+            await locks.execute(_SQL.lock_attempts, names)
+            await reading.execute(_SQL.attempts_of, names)
+            locked = set(await locks.fetchall())
+            attempts = await reading.fetchall()
+        if all(attempt.lease in locked for attempt in attempts):  # else one was granted in between
+            return {attempt.task_run: _speaker(attempt) for attempt in attempts}
+
+
+def _speaker(attempt: _LiveAttempt) -> Speaker:
+    sender = Sender(AttemptRef(attempt.task_run, attempt.epoch), attempt.out_key, attempt.granted_at)
+    numbers = Numbers((part.lower, part.upper) for part in attempt.taken)
+    return Speaker(attempt.lease, attempt.goal_run, attempt.capabilities, sender, numbers, attempt.state)
 
 
 class _Batch:
     """One batch on its way: each message ends up fresh, known, refused or held."""
 
-    def __init__(self, attempts: Attempts) -> None:
+    def __init__(self, speakers: Speakers) -> None:
         self.refused: list[tuple[Entry, str]] = []
-        self.held: dict[tuple[str, int], Entry] = {}
+        self.held: dict[AttemptRef, Entry] = {}
         self.unknown: list[Opened] = []
-        self._attempts = attempts
+        self._speakers = speakers
         self._known: list[Opened] = []
         self._fresh: list[Opened] = []
 
     def open(self, entries: list[Entry], now: datetime) -> None:
         """Verify and sort out; of several deliveries of one message the first stands for all."""
-        first: dict[tuple[str, int, int], Opened] = {}
+        first: dict[Number, Opened] = {}
         for entry in entries:
             try:
-                message = _open_one(entry, self._attempts.get(entry.task_run), now)
+                message = _open_one(entry, self._speakers.get(entry.task_run), now)
                 if first.setdefault(message.number, message).entry.body != entry.body:
                     raise EnvelopeRefused(_taken_words(message))
             except EnvelopeRefused as error:
@@ -104,7 +145,7 @@ class _Batch:
             self._sort(message)
 
     def _sort(self, message: Opened) -> None:
-        numbers: Numbers = message.attempt["numbers"]
+        numbers = message.speaker.numbers
         if message.envelope.seq in numbers:
             self._known.append(message)
         elif not numbers.has_room(message.envelope.seq):
@@ -119,25 +160,24 @@ class _Batch:
         """Take the numbers of these; what was not free is known."""
         if not messages:
             return
-        rows = [(*m.number, m.key, m.envelope.id, m.envelope.type, m.digest) for m in messages]
-        names = queries.columns("task_runs epochs seqs keys ids types digests", rows)
-        taken = await (await connection.execute(_SQL.take_messages, names)).fetchall()
-        fresh = {(row["task_run"], row["epoch"], row["seq"]) for row in taken}
+        wanted = [(*m.number, m.key, m.envelope.id, m.envelope.type, m.digest) for m in messages]
+        names = queries.columns("task_runs epochs seqs keys ids types digests", wanted)
+        fresh = set(await rows.aevery(connection, Number, _SQL.take_messages, **names))
         for message in messages:
             if message.number in fresh:
-                message.attempt["numbers"].add(message.envelope.seq)
+                message.speaker.numbers.add(message.envelope.seq)
                 self._fresh.append(message)
             else:
                 self._known.append(message)
 
     def may_end(self, message: Opened) -> bool:
         """Whether all that comes before an ending is in; else it is held, one for each attempt."""
-        if message.attempt["numbers"].all_before(message.envelope.seq):
+        if message.speaker.numbers.all_before(message.envelope.seq):
             return True
-        if message.number[:2] in self.held:
+        if message.attempt in self.held:
             self.refused.append((message.entry, "another ending of this attempt waits already"))
         else:
-            self.held[message.number[:2]] = message.entry
+            self.held[message.attempt] = message.entry
         return False
 
     async def judge_known(self, connection: AsyncConnection) -> list[UUID]:
@@ -145,17 +185,17 @@ class _Batch:
         if not self._known:
             return []
         names = queries.columns("task_runs epochs seqs", (message.number for message in self._known))
-        rows = await (await connection.execute(_SQL.taken, names)).fetchall()
-        before = {(row["task_run"], row["epoch"], row["seq"]): (row["idempotency_key"], row["body_sha256"]) for row in rows}
+        found = await rows.aevery(connection, _Before, _SQL.taken, **names)
+        before = {Number(one.task_run, one.epoch, one.seq): (one.idempotency_key, one.body_sha256) for one in found}
         again = []
         for message in self._known:
             # A number without a row was a heartbeat's: of those only the number is kept, and another one under it changes nothing.
-            a_heartbeat = message.number not in before and message.envelope.seq in message.attempt["numbers"]
+            a_heartbeat = message.number not in before and message.envelope.seq in message.speaker.numbers
             if message.envelope.type == "heartbeat" and a_heartbeat:
                 continue
             if before.get(message.number) != (message.key, message.digest):
                 self.refused.append((message.entry, _taken_words(message)))
-            elif message.envelope.type in _ANSWERED:
+            elif KINDS[message.envelope.type].replies:
                 again.append(message.envelope.id)
         return again
 
@@ -164,31 +204,28 @@ class _Batch:
         return sorted(self._fresh, key=lambda message: message.number)
 
 
-def _open_one(entry: Entry, attempt: dict[str, Any] | None, now: datetime) -> Opened:
-    if attempt is None:
+def _open_one(entry: Entry, speaker: Speaker | None, now: datetime) -> Opened:
+    if speaker is None:
         raise EnvelopeRefused(f"no attempt at {entry.task_run} lives")
-    key, task_run, epoch = attempt["out_key"], entry.task_run, attempt["epoch"]
-    envelope = open_envelope("out", entry.body, entry.signature, key, task_run, epoch, attempt["granted_at"], now)
-    return Opened(entry, attempt, envelope)
+    return Opened(entry, speaker, open_envelope("out", entry.body, entry.signature, speaker.sender, now))
 
 
 def _taken_words(message: Opened) -> str:
     return f"number {message.envelope.seq} or its key is taken by another message"
 
 
-async def tell_refused(connection: AsyncConnection, agent: str, refused: Iterable[tuple[Entry, str]], attempts: Attempts) -> None:
+async def tell_refused(connection: AsyncConnection, agent: str, refused: Iterable[tuple[Entry, str]], speakers: Speakers) -> None:
     """One entry and one event an attempt and batch, however many messages were refused: a flood of them must not become a flood of rows."""
     by_task: dict[str, list[str]] = {}
     for entry, reason in refused:
         by_task.setdefault(entry.task_run, []).append(storable(reason))
-    if not by_task:
-        return
-    subjects = {task_run: f"{task_run}/{attempts[task_run]['epoch']}" if task_run in attempts else task_run for task_run in by_task}
-    told = [(subjects[task_run], len(reasons), reasons[0]) for task_run, reasons in by_task.items()]
-    await connection.execute(_SQL.audit_refused, {"agent": agent} | queries.columns("subjects numbers reasons", told))
-    events = [
-        (task_run, attempts[task_run]["epoch"], f"refused {len(reasons)} message(s) of this worker's stream: {reasons[0]}")
-        for task_run, reasons in by_task.items()
-        if task_run in attempts
-    ]
-    await connection.execute(_SQL.milestones, queries.columns("task_runs epochs details", events))
+    entries, events = [], []
+    for task_run, reasons in by_task.items():
+        subject = task_run
+        if speaker := speakers.get(task_run):
+            subject = f"{task_run}/{speaker.attempt.epoch}"
+            events.append((speaker.attempt, f"refused {len(reasons)} message(s) of this worker's stream: {reasons[0]}"))
+        detail = {"count": len(reasons), "reason": reasons[0]}
+        entries.append(AuditEntry(f"broker/{agent}", "messages.refused", subject, detail))
+    await governance.record_many(connection, entries)
+    await batches.tell(connection, events)

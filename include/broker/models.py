@@ -1,18 +1,16 @@
-"""What the broker counts and carries: prices, usage, a model call, the model's reply."""
+"""What the broker counts and carries: prices, usage, a model call, the model's reply; and what it reads of leases and messages."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class Frozen(BaseModel):
-    """Frozen, nothing extra."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from include.frozen import Frozen
+from include.tasks.models import AttemptRef
 
 
 class Tier(Frozen):
@@ -99,10 +97,97 @@ class Call(Frozen):
     max_tokens: int = Field(gt=0)
 
 
-class Reserved(Frozen):
-    """A call whose worst case has been debited."""
+class Held(Frozen):
+    """A model call that is not over: what is held back for it, in micro-USD, which is the price of so many tokens."""
 
     id: UUID
-    call: Call
     micro: int
-    tokens: int
+    input_tokens: int
+    output_tokens: int
+
+
+class Reserved(Held):
+    """A call whose worst case has been debited by this process."""
+
+    call: Call
+
+
+class OpenCall(Held):
+    """A call that another process left open; ``sent``: it may have reached the endpoint."""
+
+    agent: str
+    owner: str
+    request: str
+    sent: bool
+    http_attempts: int
+
+
+class AgentModels(Frozen):
+    """Which models an agent uses for what."""
+
+    name: str
+    planner_model: str
+    worker_model: str
+    advice_model: str
+
+
+class Pending(Frozen):
+    """A message that waits for an answer that a model gives. ``idempotency_key`` as it is stored: no worker can take another's."""
+
+    task_run: str
+    epoch: int
+    message_id: UUID
+    type: str
+    idempotency_key: str
+    seq: int
+
+    @property
+    def attempt(self) -> AttemptRef:
+        """Whose message it is."""
+        return AttemptRef(self.task_run, self.epoch)
+
+
+class Line(NamedTuple):
+    """One message of a transcript, as the Messages API has it."""
+
+    role: str
+    content: list[dict[str, Any]]
+
+
+class AssignedLease(Frozen):
+    """The lease of an attempt, with all that its worker's first prompt is made of."""
+
+    id: UUID
+    task_run: str
+    epoch: int
+    goal_run: str
+    key: str
+    goal_text: str
+    plan: str | None
+    feedback: str
+    capabilities: list[str]
+    granted_at: datetime
+    expires_at: datetime
+    max_tokens: int
+    spec: dict[str, Any]
+    input_commit: str
+    resumed_from: int | None
+    kept: bool
+
+    @property
+    def attempt(self) -> AttemptRef:
+        """The attempt that it is of."""
+        return AttemptRef(self.task_run, self.epoch)
+
+
+class RenewedLease(Frozen):
+    """A lease that was extended; ``key`` of the message that tells its worker so."""
+
+    id: UUID
+    task_run: str
+    epoch: int
+    capabilities: list[str]
+    granted_at: datetime
+    expires_at: datetime
+    max_tokens: int
+    key: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -13,8 +13,9 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from include.broker.anthropic import Endpoint
+from include.broker.models import AgentModels
 from include.clock import new_id
-from include.database import queries
+from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
 from include.messages.streams import Streams
 from include.settings import Settings
@@ -22,6 +23,16 @@ from include.settings import Settings
 log = logging.getLogger("airlock.broker")
 _SQL = queries.load(__file__)
 T = TypeVar("T")
+
+
+class Wake(NamedTuple):
+    """What the loops of a process wait for: each is set when there is something to do."""
+
+    leases: asyncio.Event
+    outbox: asyncio.Event
+    requests: asyncio.Event
+    answers: asyncio.Event
+    live: asyncio.Event
 
 
 class Process:
@@ -40,7 +51,7 @@ class Process:
         self.endpoint = Endpoint(agent, settings)
         self.live: set[str] = set()
         self.alive = asyncio.Event()
-        self.wake = {name: asyncio.Event() for name in ("leases", "outbox", "requests", "answers", "live")}
+        self.wake = Wake(*(asyncio.Event() for _ in Wake._fields))
         check = AsyncConnectionPool.check_connection
         self._pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
             settings.dsn("broker"), min_size=1, max_size=8, open=False, kwargs={"row_factory": dict_row}, check=check
@@ -72,7 +83,7 @@ class Process:
 
     async def listen(self) -> None:
         """Hold this process's name by a lock and turn notifications into wake-ups, for ever; under a new name after a lost connection."""
-        channels = {"leases": "leases", f"outbox_{self.agent}": "outbox", f"broker_{self.agent}": "requests"}
+        channels = {"leases": self.wake.leases, f"outbox_{self.agent}": self.wake.outbox, f"broker_{self.agent}": self.wake.requests}
         while True:
             try:
                 dsn = self.settings.dsn("broker")
@@ -80,10 +91,11 @@ class Process:
                     await connection.execute(_SQL.hold_owner, {"owner": self.owner})
                     for channel in channels:
                         await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-                    self._wake_all()
+                    for event in self.wake:
+                        event.set()
                     self.alive.set()
                     async for notification in connection.notifies():
-                        self.wake[channels[notification.channel]].set()
+                        channels[notification.channel].set()
             except psycopg.OperationalError as error:
                 log.warning("PostgreSQL: %s; listening again in 1 s", str(error).strip())
             self.alive.clear()
@@ -91,13 +103,17 @@ class Process:
             self.owner = f"{self.agent}/{new_id()}"
             await asyncio.sleep(1)
 
-    def _wake_all(self) -> None:
-        for event in self.wake.values():
-            event.set()
-
-    async def agent_row(self, connection: AsyncConnection) -> dict[str, Any]:
-        """Models and budgets of this agent, as they are now."""
-        row = await (await connection.execute(_SQL.agent, {"agent": self.agent})).fetchone()
-        if row is None:
+    async def models(self, connection: AsyncConnection) -> AgentModels:
+        """Read which models this agent uses, as they are now."""
+        models = await rows.amaybe(connection, AgentModels, _SQL.agent, agent=self.agent)
+        if models is None:
             raise LookupError(f"there is no agent {self.agent!r} in the database; run `./airlock up` (it makes the default ones)")
-        return row
+        return models
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, at most so long."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,12 +1,12 @@
 -- name: beat | this process reads the streams and reaches the database
 SELECT beat('broker/' || %(agent)s, interval '6 seconds');
 
--- name: agent | an agent's models and budgets
-SELECT * FROM agents WHERE name = %(agent)s;
+-- name: agent | an agent's models
+SELECT name, planner_model, worker_model, advice_model FROM agents WHERE name = %(agent)s;
 
--- name: live_leases | work leases of an agent whose sandbox has not ended, of the task run's newest epoch
-SELECT l.id, l.task_run, l.epoch, l.goal_run, l.revoked_at, l.revoke_reason, l.capabilities
-FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
+-- name: live_task_runs | those of an agent whose newest attempt has a sandbox that has not ended
+SELECT l.task_run FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
+JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
 WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL
 ORDER BY l.task_run;
 
@@ -18,7 +18,7 @@ WHERE t.id = ANY(%(task_runs)s) ORDER BY t.id, l.id FOR NO KEY UPDATE OF t, l;
 SELECT id FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE;
 
 -- name: attempts_of | by what the messages of these task runs are judged: the live attempt of the newest epoch, its key, the numbers that are in
-SELECT l.id AS lease, l.task_run, l.epoch, l.goal_run, l.capabilities, l.granted_at, l.taken, k.out_key, a.state, a.step
+SELECT l.id AS lease, l.task_run, l.epoch, l.goal_run, l.capabilities, l.granted_at, l.taken, k.out_key, a.state
 FROM leases l JOIN attempt_keys k ON k.lease = l.id JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
 JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
 WHERE l.kind = 'work' AND l.ended_at IS NULL AND l.task_run = ANY(%(task_runs)s);
@@ -30,38 +30,9 @@ SELECT * FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(seqs)b::bigint[
 ON CONFLICT DO NOTHING RETURNING task_run, epoch, seq;
 
 -- name: taken | what was taken before under these numbers; of heartbeats only the number is kept
-SELECT p.task_run, p.epoch, p.seq, p.idempotency_key, p.body_sha256, p.message_id
+SELECT p.task_run, p.epoch, p.seq, p.idempotency_key, p.body_sha256
 FROM processed_messages p JOIN unnest(%(task_runs)b::text[], %(epochs)b::int[], %(seqs)b::bigint[]) AS w(task_run, epoch, seq)
   USING (task_run, epoch, seq);
-
--- name: keep_numbers | the numbers are in, and each is a sign of life: one update a lease
-UPDATE leases l SET heartbeat_at = clock_timestamp(), taken = l.taken + n.numbers
-FROM (SELECT lease, range_agg(int8range(seq, seq + 1)) AS numbers FROM unnest(%(leases)b::uuid[], %(seqs)b::bigint[]) AS w(lease, seq)
-      GROUP BY lease) AS n
-WHERE l.id = n.lease;
-
--- name: move_attempts | as move_attempt, of many
-UPDATE attempts a SET state = %(to)s FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
-WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.state = ANY(%(from)s);
-
--- name: move_tasks | as move_task, of many
-UPDATE task_runs t SET state = %(to)s, updated_at = clock_timestamp() FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
-WHERE t.id = w.task_run AND t.epoch = w.epoch AND t.state = ANY(%(from)s);
-
--- name: say_steps | the workers' own words
-UPDATE attempts a SET step = w.step FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(steps)b::text[]) AS w(task_run, epoch, step)
-WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.step <> w.step;
-
--- name: milestones | events that a person may want to see
-INSERT INTO task_events (machine, subject, kind, detail)
-SELECT 'attempt', task_run || '/' || epoch::text, 'milestone', detail
-FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(details)b::text[]) WITH ORDINALITY AS w(task_run, epoch, detail, place) ORDER BY place;
-
--- name: keep_artifacts | as the workers saw them: hints
-INSERT INTO artifacts (id, goal_run, task_run, epoch, type, source, sha256, data)
-SELECT id, goal_run, task_run, epoch, type, 'worker', sha256, data::jsonb
-FROM unnest(%(ids)b::uuid[], %(goal_runs)b::text[], %(task_runs)b::text[], %(epochs)b::int[], %(types)b::text[], %(digests)b::text[], %(datas)b::text[])
-  AS w(id, goal_run, task_run, epoch, type, sha256, data);
 
 -- name: keep_questions | until they are answered
 INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)
@@ -69,45 +40,18 @@ SELECT id, task_run, epoch, question, options::jsonb, context, urgency
 FROM unnest(%(ids)b::uuid[], %(task_runs)b::text[], %(epochs)b::int[], %(questions)b::text[], %(options)b::text[], %(contexts)b::text[],
             %(urgencies)b::text[]) AS w(id, task_run, epoch, question, options, context, urgency);
 
--- name: record_decisions | who decided, on what; the audit log has it too
-WITH decided AS (INSERT INTO decisions (id, goal_run, task_run, epoch, action, decision, decided_by, rules, reason, policy_sha256, inputs)
-SELECT id, goal_run, task_run, epoch, action, decision, 'broker', ARRAY[%(rule)s::text], reason, %(policy_sha256)s, inputs::jsonb
-FROM unnest(%(ids)b::uuid[], %(goal_runs)b::text[], %(task_runs)b::text[], %(epochs)b::int[], %(actions)b::text[], %(decisions)b::text[],
-            %(reasons)b::text[], %(inputs)b::text[]) AS w(id, goal_run, task_run, epoch, action, decision, reason, inputs)
-RETURNING *)
-INSERT INTO audit_log (actor, action, subject, detail)
-SELECT 'broker/' || %(agent)s, 'permission.decided', task_run || '/' || epoch, jsonb_build_object('decision', decision, 'capability', action,
-  'reason', reason, 'rules', rules, 'policy_sha256', policy_sha256, 'inputs', inputs) FROM decided;
-
--- name: audit_refused | one entry an attempt and batch
-INSERT INTO audit_log (actor, action, subject, detail)
-SELECT 'broker/' || %(agent)s, 'messages.refused', subject, jsonb_build_object('count', number, 'reason', reason)
-FROM unnest(%(subjects)b::text[], %(numbers)b::int[], %(reasons)b::text[]) AS w(subject, number, reason);
-
--- name: move_attempt | to the first state if it is in one of those
-UPDATE attempts SET state = %(to)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
-
--- name: move_task | of the newest epoch only
-UPDATE task_runs SET state = %(to)s, updated_at = clock_timestamp()
-WHERE id = %(task_run)s AND epoch = %(epoch)s AND state = ANY(%(from)s);
-
--- name: finish | the worker has said its last word
-UPDATE attempts SET finished_at = clock_timestamp(), commit_id = %(commit)s, summary = %(summary)s, failure = COALESCE(%(failure)s, failure),
-  reason = CASE WHEN %(reason)s = '' THEN reason ELSE %(reason)s END, state = %(state)s
-WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND finished_at IS NULL AND state = ANY(%(from)s);
-
 -- name: question | one question
-SELECT * FROM questions WHERE message_id = %(id)s;
+SELECT question, options, context FROM questions WHERE message_id = %(id)s;
 
 -- name: answer_question | once
 UPDATE questions SET answer = %(answer)s, decided_by = %(decided_by)s, answered_at = clock_timestamp()
 WHERE message_id = %(id)s AND answered_at IS NULL;
 
 -- name: open_questions | blocking ones that an attempt still waits for
-SELECT count(*) AS open FROM questions WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND urgency = 'blocking' AND answered_at IS NULL;
+SELECT count(*) FROM questions WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND urgency = 'blocking' AND answered_at IS NULL;
 
 -- name: transcript | of an attempt, from the start
-SELECT position, role, content FROM transcripts WHERE task_run = %(task_run)s AND epoch = %(epoch)s ORDER BY position;
+SELECT role, content FROM transcripts WHERE task_run = %(task_run)s AND epoch = %(epoch)s ORDER BY position;
 
 -- name: write_turn | a position is written once
 INSERT INTO transcripts (task_run, epoch, position, role, content) VALUES (%(task_run)s, %(epoch)s, %(position)s, %(role)s, %(content)s)
@@ -119,21 +63,18 @@ SELECT task_run, %(epoch)s, position, role, content FROM transcripts
 WHERE task_run = %(task_run)s AND epoch = %(resumed_from)s AND position < %(below)s
 ON CONFLICT DO NOTHING;
 
--- name: set_first_turn | the turn that a resumed attempt's worker asks for first
-UPDATE attempts SET first_turn = %(first_turn)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
-
 -- name: first_turn | of an attempt
 SELECT first_turn FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s;
 
 -- name: turns_asked | llm.requests of an attempt that have no answer yet
-SELECT count(*) AS open FROM processed_messages p
+SELECT count(*) FROM processed_messages p
 WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.request' AND p.message_id <> %(id)s
   AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'reply:' || p.message_id::text);
 
--- name: task | all that the prompt of an attempt is made of
-SELECT t.id AS task_run, t.epoch, t.key, t.goal_run, t.feedback, t.accepted_commit, g.text AS goal_text, g.title AS goal_title, g.agent,
-  g.repository, p.document AS plan, l.id AS lease, l.capabilities, l.expires_at, l.max_tokens, l.spec, l.granted_at, l.input_commit,
-  a.resumed_from, COALESCE((SELECT o.input_commit <> l.input_commit FROM leases o
+-- name: assigned_lease | an attempt's lease with all that its prompt is made of
+SELECT l.id, t.id AS task_run, t.epoch, t.goal_run, t.key, g.text AS goal_text, p.document AS plan, t.feedback, l.capabilities, l.granted_at,
+  l.expires_at, l.max_tokens, l.spec, l.input_commit, a.resumed_from,
+  COALESCE((SELECT o.input_commit <> l.input_commit FROM leases o
     WHERE o.kind = 'work' AND o.task_run = l.task_run AND o.epoch = a.resumed_from), false) AS kept
 FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
 JOIN attempts a ON a.task_run = l.task_run AND a.epoch = l.epoch
@@ -154,8 +95,8 @@ WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revok
 ORDER BY l.task_run COLLATE "C", l.epoch;
 
 -- name: renewed | live leases of an agent that were extended and whose worker was assigned and has not been told
-SELECT * FROM (
-  SELECT l.id AS lease, l.task_run, l.epoch, l.capabilities, l.expires_at, l.granted_at, l.max_tokens,
+SELECT id, task_run, epoch, capabilities, granted_at, expires_at, max_tokens, key FROM (
+  SELECT l.id, l.task_run, l.epoch, l.capabilities, l.granted_at, l.expires_at, l.max_tokens,
     'renew:' || l.id::text || ':' || extract(epoch FROM l.expires_at)::bigint AS key
   FROM leases l JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
   WHERE g.agent = %(agent)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL AND l.renewed_at IS NOT NULL
@@ -168,34 +109,27 @@ SELECT t.id FROM task_runs t JOIN goal_runs r ON r.id = t.goal_run JOIN goals g 
 WHERE g.agent = %(agent)s AND t.id = ANY(%(task_runs)s)
   AND NOT EXISTS (SELECT FROM leases l WHERE l.task_run = t.id AND l.kind = 'work' AND l.ended_at IS NULL);
 
--- name: to_answer | llm.requests and questions of live attempts that nobody works on
+-- name: to_answer | messages of live attempts that a model answers, of these types, that nobody works on
 SELECT p.task_run, p.epoch, p.message_id, p.type, p.idempotency_key, p.seq
 FROM processed_messages p JOIN leases l ON l.kind = 'work' AND l.task_run = p.task_run AND l.epoch = p.epoch
 JOIN goal_runs r ON r.id = l.goal_run JOIN goals g ON g.id = r.goal
-WHERE g.agent = %(agent)s AND p.type IN ('llm.request', 'question') AND l.ended_at IS NULL AND l.revoked_at IS NULL
+WHERE g.agent = %(agent)s AND p.type = ANY(%(types)s) AND l.ended_at IS NULL AND l.revoked_at IS NULL
   AND p.created_at <= clock_timestamp() - make_interval(secs => %(age_s)s)
   AND NOT EXISTS (SELECT FROM outbox o WHERE o.idempotency_key = 'reply:' || p.message_id::text)
   AND NOT EXISTS (SELECT FROM model_calls c WHERE c.request = p.idempotency_key)
 ORDER BY p.created_at LIMIT 200;
 
--- name: requested | model requests of Airflow's steps that nobody works on
-SELECT q.* FROM model_requests q
-WHERE q.agent = %(agent)s AND q.state = 'requested' AND q.created_at <= clock_timestamp() - make_interval(secs => %(age_s)s)
-  AND NOT EXISTS (SELECT FROM model_calls c WHERE c.request = q.id::text)
-ORDER BY q.created_at LIMIT 100;
-
--- name: end_request | once
-UPDATE model_requests SET state = %(state)s, response = %(response)s, error_kind = %(error_kind)s, error = %(error)s, done_at = clock_timestamp()
-WHERE id = %(id)s AND state = 'requested';
-
 -- name: lock_budget | one reservation at a time an agent: sums over its calls cannot be locked row by row
 SELECT pg_advisory_xact_lock(hashtextextended('budget ' || %(agent)s, 0));
 
--- name: call_for | the call that was made for a request, if there is one
-SELECT id FROM model_calls WHERE request = %(request)s;
+-- name: is_taken_up | was a call made for a request, or was it answered without one? A request with a lease is a message, one without a step's
+SELECT EXISTS (SELECT FROM model_calls WHERE request = %(request)s)
+  OR EXISTS (SELECT FROM model_requests WHERE id = CASE WHEN %(lease)s::uuid IS NULL THEN %(request)s::uuid END AND state <> 'requested')
+  OR EXISTS (SELECT FROM processed_messages p JOIN outbox o ON o.idempotency_key = 'reply:' || p.message_id::text
+    WHERE p.idempotency_key = %(request)s);
 
 -- name: lock_goal_run | its money
-SELECT budget_micro, reserved_micro + spent_micro AS taken FROM goal_runs WHERE id = %(goal_run)s FOR NO KEY UPDATE;
+SELECT budget_micro AS most, reserved_micro + spent_micro AS taken FROM goal_runs WHERE id = %(goal_run)s FOR NO KEY UPDATE;
 
 -- name: lock_lease | its money and tokens, with those of calls under way; nothing if it is revoked or over
 SELECT l.max_micro, l.reserved_micro + l.spent_micro AS taken_micro, l.max_tokens, l.tokens_used
@@ -218,12 +152,6 @@ INSERT INTO model_calls (id, agent, goal_run, task_run, epoch, lease, request, p
 VALUES (%(id)s, %(agent)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(lease)s, %(request)s, %(purpose)s, %(model)s, %(address)s, %(offline)s,
   %(owner)s, %(micro)s, %(input_tokens)s, %(output_tokens)s, %(price_table)s);
 
--- name: debit_goal_run | the worst case
-UPDATE goal_runs SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(goal_run)s;
-
--- name: debit_lease | the worst case
-UPDATE leases SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(lease)s;
-
 -- name: mark_call_sent | committed before the request leaves; nothing comes back if the call or its lease is over
 UPDATE model_calls c SET state = 'sent', sent_at = clock_timestamp() WHERE c.id = %(id)s AND c.state = 'reserved' AND c.owner = %(owner)s
   AND (c.lease IS NULL OR EXISTS (SELECT FROM leases l WHERE l.id = c.lease AND l.revoked_at IS NULL AND l.ended_at IS NULL)) RETURNING c.id;
@@ -233,17 +161,7 @@ UPDATE model_calls SET state = %(state)s, cost_micro = %(cost)s, input_tokens = 
   cache_read_tokens = %(cache_read)s, cache_write_tokens = %(cache_write)s, http_attempts = %(attempts)s, error = %(error)s,
   settled_at = clock_timestamp()
 WHERE id = %(id)s AND state IN ('reserved', 'sent') AND owner = %(owner)s
-RETURNING id, agent, goal_run, task_run, lease, reserved_micro;
-
--- name: settle_goal_run | the worst case back, the cost kept
-UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s;
-
--- name: settle_lease | the worst case back, cost and tokens kept
-UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
-WHERE id = %(lease)s;
-
--- name: add_excess | real cost beyond the reserved worst case breaks the lease
-UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s;
+RETURNING agent, goal_run, task_run, lease, reserved_micro AS micro;
 
 -- name: spent | what a call's lease, goal run and agent have spent, without what is only reserved
 SELECT 'lease:' || id AS key, 'the lease of ' || task_run || ', attempt ' || epoch AS what, spent_micro AS spent, max_micro AS most
@@ -256,12 +174,6 @@ UNION ALL SELECT 'month:' || a.name || to_char(clock_timestamp() AT TIME ZONE 'U
   FROM agents a, LATERAL (SELECT COALESCE(sum(cost_micro), 0)::bigint AS month FROM model_calls
     WHERE agent = a.name AND reserved_at >= date_trunc('month', clock_timestamp(), 'UTC')) AS s WHERE a.name = %(agent)s;
 
--- name: warn | the same thing is told once
-INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, 'warning', %(goal_run)s, %(task_run)s, %(words)s) ON CONFLICT (key) DO NOTHING;
-
--- name: settle_task_run | what the task has cost over all its attempts
-UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s;
-
 -- name: owners_of_open_calls | which processes have calls under way for this agent
 SELECT DISTINCT owner FROM model_calls WHERE agent = %(agent)s AND state IN ('reserved', 'sent') AND owner <> %(owner)s;
 
@@ -272,11 +184,12 @@ SELECT pg_advisory_lock(hashtextextended('owner ' || %(owner)s, 0));
 SELECT pg_try_advisory_xact_lock(hashtextextended('owner ' || %(owner)s, 0)) AS dead;
 
 -- name: open_calls_of | of a dead owner, locked
-SELECT * FROM model_calls WHERE agent = %(agent)s AND owner = %(dead)s AND state IN ('reserved', 'sent') ORDER BY task_run NULLS FIRST, id
+SELECT id, reserved_micro AS micro, input_tokens, output_tokens, agent, owner, request, state = 'sent' AS sent, http_attempts
+FROM model_calls WHERE agent = %(agent)s AND owner = %(dead)s AND state IN ('reserved', 'sent') ORDER BY task_run NULLS FIRST, id
 FOR NO KEY UPDATE;
 
 -- name: forget_reserved | a call that never left is made anew under a fresh row
 UPDATE model_calls SET request = request || ' (released ' || id::text || ')' WHERE id = %(id)s AND state = 'released';
 
 -- name: message_of | which message asked for a call
-SELECT task_run, epoch, message_id, type FROM processed_messages WHERE idempotency_key = %(request)s;
+SELECT task_run, epoch, message_id, type, idempotency_key, seq FROM processed_messages WHERE idempotency_key = %(request)s;

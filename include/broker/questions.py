@@ -1,17 +1,16 @@
-"""Questions of workers: the agent's planner model answers each in one call, on the same lease."""
+"""Questions of workers: what the agent's planner model is sent, and how its answer is kept."""
 
 from __future__ import annotations
 
-from typing import Any
-from uuid import UUID
-
 from include.broker import conversation
-from include.broker.models import Call
-from include.database import queries
+from include.broker.models import AgentModels, Call, Pending
+from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
 from include.errors import NotFound
+from include.frozen import Frozen
 from include.messages import outbox, strict_json
 from include.messages.models import Answer
+from include.tasks import batches
 
 _SQL = queries.load(__file__)
 MAX_TOKENS = 2_048
@@ -20,47 +19,45 @@ _SYSTEM = """You are {agent}, who planned the work of several workers. One of th
 Decide, so that it can go on without asking again: a few plain sentences. You cannot widen what it may do or change."""
 
 
-async def call(connection: AsyncConnection, agent: dict[str, Any], pending: dict[str, Any]) -> Call:
-    """The call that answers a question.
+class _Asked(Frozen):
+    """A worker's question."""
+
+    question: str
+    options: list[str]
+    context: str
+
+
+async def call(connection: AsyncConnection, models: AgentModels, pending: Pending) -> Call:
+    """The call that answers a question, on the lease of the attempt that asks.
 
     Args:
         connection: the open transaction.
-        agent: its row.
-        pending: row of ``to_answer``.
+        models: the agent's.
+        pending: the question.
     """
-    row, task = await conversation.task_of(connection, pending["task_run"], pending["epoch"])
-    asked = await (await connection.execute(_SQL.question, {"id": pending["message_id"]})).fetchone()
+    lease, task = await conversation.task_of(connection, pending.attempt)
+    asked = await rows.amaybe(connection, _Asked, _SQL.question, id=pending.message_id)
     if asked is None:
-        raise NotFound(f"question {pending['message_id']} is not in the database")
+        raise NotFound(f"question {pending.message_id} is not in the database")
     parts = [
-        f"Goal: {row['goal_text']}",
+        f"Goal: {lease.goal_text}",
         f"The worker's task: {task.title}\n{task.prompt}",
-        f"Its question: {asked['question']}",
-        f"Options it sees: {asked['options']}",
-        f"Context: {asked['context']}",
+        f"Its question: {asked.question}",
+        f"Options it sees: {asked.options}",
+        f"Context: {asked.context}",
     ]
-    address = f"{row['goal_run']}/answer/{pending['seq']}"
+    address = f"{lease.goal_run}/answer/{pending.seq}"
     body = {
-        "model": agent["planner_model"],
+        "model": models.planner_model,
         "max_tokens": MAX_TOKENS,
-        "system": _SYSTEM.format(agent=agent["name"]),
+        "system": _SYSTEM.format(agent=models.name),
         "messages": [{"role": "user", "content": "\n\n".join(parts)}],
         "output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}},
         "metadata": {"user_id": address},
     }
-    return Call(
-        request=pending["idempotency_key"],
-        agent=agent["name"],
-        goal_run=row["goal_run"],
-        task_run=row["task_run"],
-        epoch=row["epoch"],
-        lease=row["lease"],
-        purpose="answer",
-        model=agent["planner_model"],
-        address=address,
-        body=body,
-        max_tokens=MAX_TOKENS,
-    )
+    return Call(request=pending.idempotency_key, agent=models.name, goal_run=lease.goal_run, task_run=lease.task_run,
+                epoch=lease.epoch, lease=lease.id, purpose="answer", model=models.planner_model, address=address, body=body,
+                max_tokens=MAX_TOKENS)  # fmt: skip
 
 
 def read(text: str) -> str:
@@ -72,19 +69,17 @@ def read(text: str) -> str:
         return text[:8_000]
 
 
-async def keep(connection: AsyncConnection, agent: str, task_run: str, epoch: int, message_id: UUID, answer: str, decided_by: str) -> None:
+async def keep(connection: AsyncConnection, agent: str, pending: Pending, answer: str, decided_by: str) -> None:
     """Store the answer, let the worker go on, and queue it."""
-    names = {"id": message_id, "answer": strict_json.storable(answer), "decided_by": decided_by, "task_run": task_run, "epoch": epoch}
-    await connection.execute(_SQL.lock_task_run, names)
-    await connection.execute(_SQL.answer_question, names)
-    still = await (await connection.execute(_SQL.open_questions, names)).fetchone()
-    if still and not still["open"]:
-        await connection.execute(_SQL.move_attempt, names | {"to": "WORKING", "from": ["BLOCKED"]})
-        await connection.execute(_SQL.move_task, names | {"to": "EXECUTING", "from": ["BLOCKED"]})
-    await outbox.reply(connection, agent, task_run, epoch, message_id, Answer(answer=names["answer"], decided_by=decided_by))
+    attempt, said = pending.attempt, strict_json.storable(answer)
+    await connection.execute(_SQL.lock_task_run, {"task_run": attempt.task_run})
+    await connection.execute(_SQL.answer_question, {"id": pending.message_id, "answer": said, "decided_by": decided_by})
+    if not await rows.ascalar(connection, _SQL.open_questions, **attempt._asdict()):
+        await batches.unblock(connection, [attempt])
+    await outbox.reply(connection, agent, attempt, pending.message_id, Answer(answer=said, decided_by=decided_by))
 
 
-async def keep_no_answer(connection: AsyncConnection, agent: str, task_run: str, epoch: int, message_id: UUID, reason: str) -> None:
+async def keep_no_answer(connection: AsyncConnection, agent: str, pending: Pending, reason: str) -> None:
     """There is no answer: say so, so that the worker decides itself or gives up."""
     text = f"No answer could be had ({reason[:500]}). Decide within your task, or finish with what you have."
-    await keep(connection, agent, task_run, epoch, message_id, text, "broker")
+    await keep(connection, agent, pending, text, "broker")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
-from include.broker import calls, conversation, money, questions
-from include.broker.models import Call, Reserved
-from include.database import queries
+from include.broker import handlers, money, requests
+from include.broker.models import OpenCall, Pending
+from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
-from include.messages.models import LlmError
 
 _SQL = queries.load(__file__)
 _STORY = "The broker ended while this model call was under way. It is booked at its worst case and not repeated."
@@ -26,34 +24,25 @@ async def recover(connection: AsyncConnection, agent: str, owner: str) -> int:
     Returns:
         How many calls were ended.
     """
-    others = await (await connection.execute(_SQL.owners_of_open_calls, {"agent": agent, "owner": owner})).fetchall()
     ended = 0
-    for other in others:
-        lock = await (await connection.execute(_SQL.owner_is_dead, {"owner": other["owner"]})).fetchone()
-        if lock and lock["dead"]:
-            rows = await (await connection.execute(_SQL.open_calls_of, {"agent": agent, "dead": other["owner"]})).fetchall()
-            for row in rows:
-                await (_release if row["state"] == "reserved" else _give_up)(connection, row)
-            ended += len(rows)
+    for other in await rows.ascalars(connection, _SQL.owners_of_open_calls, agent=agent, owner=owner):
+        if await rows.ascalar(connection, _SQL.owner_is_dead, owner=other):
+            calls = await rows.aevery(connection, OpenCall, _SQL.open_calls_of, agent=agent, dead=other)
+            for call in calls:
+                await (_give_up if call.sent else _release)(connection, call)
+            ended += len(calls)
     return ended
 
 
-async def _release(connection: AsyncConnection, row: dict[str, Any]) -> None:
-    call = Call(body={}, max_tokens=1, **{name: row[name] for name in Call.model_fields if name in row})
-    reserved = Reserved(id=row["id"], call=call, micro=row["reserved_micro"], tokens=0)
-    await money.release(connection, reserved, row["owner"], 0, "its broker ended before it was sent")
-    await connection.execute(_SQL.forget_reserved, {"id": row["id"]})
+async def _release(connection: AsyncConnection, call: OpenCall) -> None:
+    await money.release(connection, call, call.owner, 0, "its broker ended before it was sent")
+    await connection.execute(_SQL.forget_reserved, {"id": call.id})
 
 
-async def _give_up(connection: AsyncConnection, row: dict[str, Any]) -> None:
-    tokens = (row["input_tokens"], row["output_tokens"])
-    await money.give_up(connection, row["id"], row["owner"], row["reserved_micro"], tokens, row["http_attempts"], _STORY)
-    message = await (await connection.execute(_SQL.message_of, {"request": row["request"]})).fetchone()
-    if message is None:
-        await calls.end_request(connection, UUID(row["request"]), "failed", None, "lost", _STORY)
-        return
-    names = (row["agent"], message["task_run"], message["epoch"], message["message_id"])
-    if message["type"] == "question":
-        await questions.keep_no_answer(connection, *names, _STORY)
+async def _give_up(connection: AsyncConnection, call: OpenCall) -> None:
+    await money.give_up(connection, call, call.owner, call.http_attempts, _STORY)
+    pending = await rows.amaybe(connection, Pending, _SQL.message_of, request=call.request)
+    if pending is None:
+        await requests.lose(connection, UUID(call.request), _STORY)
     else:
-        await conversation.refuse(connection, *names, LlmError(kind="lost", message=_STORY + " Ask again."))
+        await handlers.lose(connection, call.agent, pending, _STORY)

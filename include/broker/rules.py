@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from include.broker.models import Prices, Tier, Usage
+from include.broker.models import Line, Prices, Tier, Usage
 from include.errors import BadInput, BudgetExceeded
 
 SANDBOX_LOST = "Your sandbox was lost."
@@ -130,25 +130,25 @@ class Resumption(NamedTuple):
     content: list[dict[str, Any]]
 
 
-def resumption(transcript: list[dict[str, Any]], commit: str, kept: bool) -> Resumption | None:
+def resumption(transcript: list[Line], commit: str, kept: bool) -> Resumption | None:
     """Complete a transcript that broke off, so that the model can go on with it.
 
     Args:
-        transcript: rows of ``role`` and ``content``, by position: user and assistant in turn.
+        transcript: by position: user and assistant in turn.
         commit: where the new workspace stands.
         kept: True if that is a commit which the attempt of this transcript made.
 
     Returns:
         None if no turn of the model stands in it: there is nothing to go on with.
     """
-    turns = sum(row["role"] == "assistant" for row in transcript)
+    turns = sum(line.role == "assistant" for line in transcript)
     if not turns:
         return None
     why = "the last one that was made" if kept else NOTHING_KEPT
     note = {"type": "text", "text": _RESUMED.format(commit=commit, why=why)}
     last = transcript[-1]
-    if last["role"] == "user":  # the turn was asked for, and its answer never used
-        return Resumption(turns + 1, [*last["content"], note])
-    lost = [block for block in last["content"] if block.get("type") == "tool_use"]
-    results = [{"type": "tool_result", "tool_use_id": block["id"], "content": _NO_RESULT, "is_error": True} for block in lost]
+    if last.role == "user":  # the turn was asked for, and its answer never used
+        return Resumption(turns + 1, [*last.content, note])
+    lost = [block.get("id") for block in last.content if block.get("type") == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": id_, "content": _NO_RESULT, "is_error": True} for id_ in lost]
     return Resumption(turns + 1, [*results, note])

@@ -99,14 +99,14 @@ def status() -> None:
         print(f"Airlock is down ({settings.home}). `./airlock up` starts it.")
         return
     known = control.state(settings.home)
-    shown = Table(title=f"Airlock is {known.get('state', 'starting')} · {settings.home}", title_justify="left")
+    shown = Table(title=f"Airlock is {known.state} · {settings.home}", title_justify="left")
     for column in ("process", "state", "pid", "restarts", "up for", "address"):
         shown.add_column(column, overflow="fold")
-    for name, child in known.get("processes", {}).items():
-        age = f"{time.time() - child['since']:.0f} s" if child["since"] and child["pid"] else ""
-        shown.add_row(name, child["state"], str(child["pid"] or ""), str(child["restarts"]), age, child["address"])
+    for name, process in known.processes.items():
+        age = f"{time.time() - process.since:.0f} s" if process.since and process.pid else ""
+        shown.add_row(name, process.state, str(process.pid or ""), str(process.restarts), age, process.address)
     Console().print(shown)
-    print(f"UI      {settings.api_url}\nlogin   admin / {settings.api_password}\nmodel   {known.get('model', '')}")
+    print(f"UI      {settings.api_url}\nlogin   admin / {settings.api_password}\nmodel   {known.model}")
     _print_nodes()
 
 

@@ -80,7 +80,7 @@ def _require_broker(settings: Settings, agent: str) -> None:
     known = look(machine.agents)
     if agent not in known:
         raise BadInput("agent", f"{agent!r} is not an agent", f"Known: {', '.join(known)}.")
-    if f"broker-{agent}" not in control.state(settings.home).get("processes", {}):
+    if f"broker-{agent}" not in control.state(settings.home).processes:
         variable = f"ANTHROPIC_API_KEY_{agent.upper().replace('-', '_')}"
         raise BadInput(
             "agent", f"no broker runs for {agent!r}: it has no model key", f"Set {variable}, then `./airlock down` and `./airlock up`."

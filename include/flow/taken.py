@@ -1,4 +1,6 @@
-"""A live step is taken from its process: Airflow says only "stop". What a person ended is ended in our tables; what goes on is left alone.
+"""Runs when Airflow stops a live step, and says only "stop". If a person marked, cleared or deleted it, the attempt is ended in our tables.
+
+If the step only moved to another process or is tried again by Airflow, nothing is changed.
 
 Marked (or its run marked, or deleted): the attempt is over, its sandboxes are revoked, the task is CANCELLED, whatever the colour of the
 mark. Cleared: the step runs again and finds what is stored; cleared with its admit, a new attempt is on its way, and what lives of this one
@@ -13,14 +15,12 @@ from typing import Any, Literal, NoReturn
 
 from include.airflow_api.client import Airflow
 from include.airflow_api.models import StepTold
-from include.database.unit_of_work import Connection, persist, transaction
+from include.database.unit_of_work import persist, transaction
 from include.errors import AirlockError
 from include.goals import service as goals
-from include.leases import service as leases
 from include.settings import settings
-from include.tasks import reworks
+from include.tasks import people
 from include.tasks import service as tasks
-from include.tasks.models import LockedTaskRun
 
 ASK_S = 2.0
 PATIENCE_S = 2.5
@@ -34,7 +34,7 @@ class Stopped(BaseException):
 
 
 def stop() -> NoReturn:
-    """For a step's ``on_kill``, which runs inside a signal handler: leave whatever is being done, its transaction is rolled back.
+    """Leave whatever a step is doing, for its ``on_kill``, which runs inside a signal handler; its transaction is rolled back.
 
     Raises:
         Stopped: always.
@@ -43,7 +43,7 @@ def stop() -> NoReturn:
 
 
 def leave(ti: Any, log: Any, epoch: int | None) -> NoReturn:
-    """The end of a stopped step's process, without a report to Airflow, which has decided already."""
+    """End a stopped step's process, without a report to Airflow, which has decided already."""
     settle(ti, log, epoch)
     os._exit(EXIT)
 
@@ -73,27 +73,14 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
         return False
     tries = _tries_of_admit(ti, key) if became == "done again" else 0
     with transaction("airflow") as connection:
-        run = goals.ensure(connection, ti.dag_id, ti.run_id)
-        row = tasks.lock(connection, run.id, key)
-        if epoch is not None and row.epoch != epoch:
-            return False
+        task = tasks.lock(connection, goals.ensure(connection, ti.dag_id, ti.run_id).id, key)
         if became == "ended":
-            tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")
-        elif epoch is None or not _was_cleared(connection, row, tries):
-            return False
-        else:
-            leases.revoke_task(connection, row.id, "its steps were cleared in Airflow")
-    return True
-
-
-def _was_cleared(connection: Connection, task: LockedTaskRun, tries: int) -> bool:
-    """Certainly, and by a person: Airflow did not just try admit again, and no step gave the attempt up, so that the door cleared it."""
-    by_a_step = reworks.given_up_by_a_step(connection, task.attempt)
-    return not by_a_step and tasks.cleared_since(connection, task.attempt, tries) is True
+            return people.end_marked(connection, task, step, epoch)
+        return people.end_cleared(connection, task, epoch, tries)
 
 
 def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:
-    """What became of a step, by Airflow's own tables. A clear gives a step a new id; so does each of Airflow's own tries.
+    """Ask Airflow what became of a step. A clear gives a step a new id; so does each of Airflow's own tries.
 
     Raises:
         Unavailable: Airflow does not answer.

@@ -99,9 +99,9 @@ class Watch:
 
     @property
     def calm_s(self) -> float:
-        """The calm after a start of PostgreSQL; within one after an outage that we saw (its recovery may take long): for ever."""
+        """Seconds after PostgreSQL starts during which no lease expires; unlimited while we still recover from an outage that we saw."""
         calm = asyncio.get_running_loop().time() < self._calm_until
-        return FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
+        return FOR_EVER_S if calm else self._settings.calm_s
 
     @contextlib.contextmanager
     def of(self, dag_id: str, run_id: str, key: str, ti_id: str) -> Any:
@@ -119,7 +119,7 @@ class Watch:
                 self._running = None  # it is not done yet; whoever comes before it is must not take it for one that watches
 
     async def left_at(self) -> datetime:
-        """PostgreSQL's time now, when no stamp of ours for a task run that has left is under way any more."""
+        """Wait until our pending stamps are written, then return PostgreSQL's time."""
         async with self._busy:
             pass
         async with await self._connect() as connection:
@@ -137,7 +137,7 @@ class Watch:
                         await self._tick(connection)
             except (psycopg.Error, OSError) as error:
                 log.warning("PostgreSQL does not answer (%s). Still watching %d.", str(error).strip().partition("\n")[0], len(self._all))
-                self._calm_until = asyncio.get_running_loop().time() + self._settings.heartbeat_timeout_s
+                self._calm_until = asyncio.get_running_loop().time() + self._settings.calm_s
             except Exception:
                 log.exception("The watch stumbled; it goes on.")
             await asyncio.sleep(AGAIN_S)
@@ -155,7 +155,7 @@ class Watch:
                 await connection.execute(_SQL.stamp, _columns(everyone))
                 self._stamped_at = now
             prints = [watched.print for watched in everyone]
-            terms = {"calm": self.calm_s, "silence": self._settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+            terms = {"calm": self.calm_s, "silence": self._settings.silence_s, "patience": WARDEN_PATIENCE_S}
             values = {**_columns(everyone), **terms, "prints": prints}
             changed = await rows.aevery(connection, _Changed, _SQL.changed, **values)
         for each in changed:

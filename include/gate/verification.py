@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from include.artifacts import service as artifacts
+from include.artifacts.models import About
 from include.database.unit_of_work import Connection
 from include.gate import base, rules, verifier
 from include.gate.models import Case, TestReport, Verdict
@@ -24,5 +25,5 @@ def request(connection: Connection, settings: Settings, run: GoalRun, case: Case
     known = base.result(connection, run.repository, run.started_from)
     changes = trees.diff(mirror.path_of(settings, run.repository), found.parents[0], found.commit)
     facts = rules.facts_for(report, known.tests if known else {}, changes, case.bounds)
-    artifacts.store_verification(connection, case.goal_run, case.task_run, case.epoch, case.tree, changes, report)
+    artifacts.store_verification(connection, About(case.goal_run, case.task_run, case.epoch), case.tree, changes, report)
     return verifier.request_verdict(connection, case, facts)

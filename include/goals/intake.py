@@ -1,4 +1,4 @@
-"""Take in a submission: everything that only a look can tell is checked here, and answered with the field and the remedy."""
+"""Take in a submission. Checks that need the database or git (repository, branch, agent) are made here; errors name field and remedy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from include.agents import service as agents
 from include.clock import new_id, now
 from include.database import rows
 from include.database.queries import load
@@ -105,9 +106,9 @@ def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
 
 
 def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:
-    agents = rows.scalars(connection, _SQL.agent_names)
-    if request.agent not in agents:
-        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, agents))
+    known = agents.names(connection)
+    if request.agent not in known:
+        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, known))
     repository = repositories.named(connection, request.repository)
     if repository is None or not (repository.listed or unlisted):
         remedy = _nearest(request.repository, repositories.listed(connection)) + " Register one with `./airlock repo add NAME PATH`."

@@ -1,6 +1,3 @@
--- name: agent_names | all agents
-SELECT name FROM agents ORDER BY name
-
 -- name: goal_by_key | the goal of an idempotency key
 SELECT id, dag_id, title, request_sha256, created_at FROM goals WHERE idempotency_key = %(key)s
 
@@ -68,3 +65,15 @@ WHERE l.input_commit = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS 
 
 -- name: set_landed | where the goal landed
 UPDATE goal_runs SET landed_commit = %(commit)s, landing_note = %(note)s WHERE id = %(goal_run)s
+
+-- name: text_of | what a person wrote
+SELECT text FROM goals WHERE id = %(goal)s
+
+-- name: set_plan | the plan that a run follows
+UPDATE goal_runs SET plan = %(plan)s WHERE id = %(goal_run)s
+
+-- name: hold | the worst case of a model call
+UPDATE goal_runs SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(goal_run)s
+
+-- name: settle | the worst case back, the cost kept
+UPDATE goal_runs SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s WHERE id = %(goal_run)s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.database.unit_of_work import Connection
 from include.goals import service
 from include.goals.models import GoalRun, LockedGoalRun
-from include.leases import incidents
+from include.governance import notices
 from include.leases import service as leases
 from include.tasks import service as tasks
 from include.tasks.models import ENDED_RUNS, Ending, Failure, GoalRunState, LockedTaskRun, TaskRunState
@@ -70,7 +70,7 @@ def _tell(connection: Connection, run: GoalRun) -> str:
         tries = "1 attempt" if task.attempts == 1 else f"{task.attempts} attempts"
         cost = f"{tries}, {task.tokens} tokens, ${task.spent_micro / 1e6:.4f}{' (offline playbook)' if task.offline else ''}"
         lines.append(f"  {task.key}: {task.state}{merged}, {cost}" + (f": {task.reason}" if task.reason else ""))
-    lines += [f"  {notice.kind}: {notice.words}" for notice in incidents.notices(connection, run.id)]
+    lines += [f"  {notice.kind}: {notice.words}" for notice in notices.of_goal_run(connection, run.id)]
     if run.landed_commit:
         lines.append(f"Landed on {run.base_branch} as {run.landed_commit[:12]}. {run.landing_note}".rstrip())
     elif run.base_commit:

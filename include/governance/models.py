@@ -1,4 +1,4 @@
-"""The audit log: its entries, and what a walk along its chain found. An operator, and what a command says of what it did."""
+"""The audit log: its entries, and what a walk along its chain found; the notices that people get; an operator, and what a command did."""
 
 from __future__ import annotations
 
@@ -11,6 +11,34 @@ from include.frozen import Frozen
 
 Command = Literal["cancel", "extend", "prune", "add repository", "stop"]
 Way = Literal["command line", "supervisor"]
+
+
+class AuditEntry(NamedTuple):
+    """What is to be appended to the audit log: who did what to whom, and what else counts."""
+
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class Notice(Frozen):
+    """What people are to be told. The same ``key`` is told once."""
+
+    key: str
+    kind: Literal["incident", "warning"]
+    goal_run: str | None
+    task_run: str | None
+    words: str
+
+
+class Told(Frozen):
+    """What people were told of a goal run."""
+
+    kind: Literal["incident", "warning"]
+    task_run: str | None
+    words: str
+    created_at: datetime
 
 
 class Link(NamedTuple):
@@ -41,7 +69,7 @@ class Chain(NamedTuple):
         return self.problem is None
 
 
-class AuditEntry(Frozen):
+class LoggedEntry(Frozen):
     """One entry as people read it. ``position`` and ``hash`` are None until its transaction has committed."""
 
     position: int | None

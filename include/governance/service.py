@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from include import faults
-from include.database import rows
+from include.database import queries, rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import rules
-from include.governance.models import AuditEntry, Chain, Link
+from include.governance.models import AuditEntry, Chain, Link, LoggedEntry
 
 _SQL = load(__file__)
 _BATCH = 2_000
@@ -32,9 +33,11 @@ def record(connection: Connection, actor: str, action: str, subject: str, detail
     faults.point("audit.append.after")
 
 
-async def record_async(connection: AsyncConnection, actor: str, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:
-    """As ``record``, for asyncio."""
-    await connection.execute(_SQL.record, _entry(actor, action, subject, detail))
+async def record_many(connection: AsyncConnection, entries: list[AuditEntry]) -> None:
+    """As ``record``, of many entries in one statement, for asyncio."""
+    if entries:
+        values = [(*entry[:3], json.dumps(entry.detail)) for entry in entries]
+        await connection.execute(_SQL.record_many, queries.columns("actors actions subjects details", values))
 
 
 def _entry(actor: str, action: str, subject: str, detail: dict[str, Any] | None) -> dict[str, Any]:
@@ -57,6 +60,6 @@ def _links(connection: Connection) -> Iterator[Link]:
             yield Link(**row)
 
 
-def newest(connection: Connection, limit: int) -> list[AuditEntry]:
+def newest(connection: Connection, limit: int) -> list[LoggedEntry]:
     """Read the newest entries, the last first."""
-    return rows.every(connection, AuditEntry, _SQL.newest, limit=limit)
+    return rows.every(connection, LoggedEntry, _SQL.newest, limit=limit)

@@ -61,13 +61,6 @@ FROM leases l WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND kind = 'wo
 UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, broken = %(broken)s, grace = make_interval(secs => %(grace)s)
 WHERE id = %(lease)s AND ended_at IS NULL AND revoked_at IS NULL
 
--- name: store_notice | the same thing is told once
-INSERT INTO notices (key, kind, goal_run, task_run, words) VALUES (%(key)s, %(kind)s, %(goal_run)s, %(task_run)s, %(words)s)
-ON CONFLICT (key) DO NOTHING RETURNING id
-
--- name: notices_of | what people were told of a goal run
-SELECT kind, task_run, words, created_at FROM notices WHERE goal_run = %(goal_run)s ORDER BY id
-
 -- name: renew | more time for a live lease, never beyond its goal run's deadline
 UPDATE leases l SET expires_at = least(greatest(l.expires_at, clock_timestamp()) + make_interval(secs => %(seconds)s), r.deadline_at),
   renewed_at = clock_timestamp()
@@ -85,3 +78,19 @@ UPDATE leases l SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s F
 
 -- name: any_live | is a sandbox still there
 SELECT EXISTS (SELECT FROM leases WHERE ended_at IS NULL)
+
+-- name: keep_numbers | the numbers are in, and each is a sign of life: one update a lease
+UPDATE leases l SET heartbeat_at = clock_timestamp(), taken = l.taken + n.numbers
+FROM (SELECT lease, range_agg(int8range(seq, seq + 1)) AS numbers FROM unnest(%(leases)b::uuid[], %(seqs)b::bigint[]) AS w(lease, seq)
+      GROUP BY lease) AS n
+WHERE l.id = n.lease
+
+-- name: hold | the worst case of a model call
+UPDATE leases SET reserved_micro = reserved_micro + %(micro)s WHERE id = %(lease)s
+
+-- name: settle | the worst case back, cost and tokens kept
+UPDATE leases SET reserved_micro = reserved_micro - %(micro)s, spent_micro = spent_micro + %(cost)s, tokens_used = tokens_used + %(tokens)s
+WHERE id = %(lease)s
+
+-- name: add_excess | real cost beyond the reserved worst case breaks the lease
+UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
+
+from psycopg.rows import class_row, scalar_row
 
 from include import faults
 from include.clock import new_id, now
-from include.database import queries
+from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
-from include.messages.envelopes import make_body
+from include.messages.envelopes import Head, make_body
 from include.messages.models import Wire
 from include.messages.signatures import sign
 from include.messages.streams import Streams
+from include.tasks.models import AttemptRef
 
 _SQL = queries.load(__file__)
 
@@ -28,21 +31,33 @@ class Letter(NamedTuple):
     ``key`` is its idempotency key: the same key is queued once. ``reply_to`` is the id of the message that it answers.
     """
 
-    task_run: str
-    epoch: int
+    attempt: AttemptRef
     payload: Wire
     key: str
     reply_to: UUID | None = None
 
-    @property
-    def attempt(self) -> tuple[str, int]:
-        """Task run and epoch."""
-        return self.task_run, self.epoch
+
+class _Box(NamedTuple):
+    """The outbox of a live attempt: its key, and the number of its last message."""
+
+    task_run: str
+    epoch: int
+    in_key: bytes
+    last: int
 
 
-def answer(task_run: str, epoch: int, to: UUID, payload: Wire) -> Letter:
-    """The one answer to a message."""
-    return Letter(task_run, epoch, payload, reply_key(to), to)
+class _Unsent(NamedTuple):
+    """A message that waits to be sent."""
+
+    id: int
+    task_run: str
+    body: bytes
+    signature: str
+
+
+def answer(attempt: AttemptRef, to: UUID, payload: Wire) -> Letter:
+    """Make the one answer to a message."""
+    return Letter(attempt, payload, reply_key(to), to)
 
 
 async def queue_many(connection: AsyncConnection, agent: str, letters: list[Letter]) -> set[str]:
@@ -64,37 +79,38 @@ async def queue_many(connection: AsyncConnection, agent: str, letters: list[Lett
     names = queries.columns("task_runs epochs", sorted({letter.attempt for letter in letters})) | {
         "keys": [letter.key for letter in letters]
     }
+    boxes, known = connection.cursor(row_factory=class_row(_Box)), connection.cursor(row_factory=scalar_row)
     async with connection.pipeline():
         await connection.execute(_SQL.lock_outboxes, names)
-        lasts = await connection.execute(_SQL.last_messages, names)
-        known = await connection.execute(_SQL.known_keys, names)
-        open_ = {(row["task_run"], row["epoch"]): row for row in await lasts.fetchall()}
-        there = {row["idempotency_key"] for row in await known.fetchall()}
-    rows = []
+        await boxes.execute(_SQL.last_messages, names)
+        await known.execute(_SQL.known_keys, names)
+        open_ = {AttemptRef(box.task_run, box.epoch): box for box in await boxes.fetchall()}
+        there = set(await known.fetchall())
+    made = []
     for letter in letters:
-        if letter.attempt in open_ and letter.key not in there:
+        if (box := open_.get(letter.attempt)) and letter.key not in there:
             there.add(letter.key)
-            rows.append(_signed(letter, open_[letter.attempt]))
-    if rows:
-        columns = queries.columns("task_runs epochs seqs keys types bodies signatures", rows)
+            open_[letter.attempt] = box = box._replace(last=box.last + 1)
+            made.append(_signed(letter, box))
+    if made:
+        columns = queries.columns("task_runs epochs seqs keys types bodies signatures", made)
         await connection.execute(_SQL.queue_messages, {"agent": agent, **columns})
-    return {row[3] for row in rows}
+    return {key for _, _, _, key, *_ in made}
 
 
-def _signed(letter: Letter, attempt: dict[str, Any]) -> tuple[str, int, int, str, str, bytes, str]:
-    attempt["last"] += 1
-    type_, body = make_body(new_id(), *letter.attempt, attempt["last"], letter.key, letter.payload, letter.reply_to, now())
-    return *letter.attempt, attempt["last"], letter.key, type_, body, sign(attempt["in_key"], letter.task_run, "in", body)
+def _signed(letter: Letter, box: _Box) -> tuple[str, int, int, str, str, bytes, str]:
+    type_, body = make_body(Head(new_id(), letter.attempt, box.last, letter.key, now(), letter.reply_to), letter.payload)
+    return *letter.attempt, box.last, letter.key, type_, body, sign(box.in_key, box.task_run, "in", body)
 
 
-async def queue(connection: AsyncConnection, agent: str, task_run: str, epoch: int, payload: Wire, key: str) -> bool:
+async def queue(connection: AsyncConnection, agent: str, attempt: AttemptRef, payload: Wire, key: str) -> bool:
     """Queue one message; see ``queue_many``. False if its key was queued before, or the attempt is over."""
-    return bool(await queue_many(connection, agent, [Letter(task_run, epoch, payload, key)]))
+    return bool(await queue_many(connection, agent, [Letter(attempt, payload, key)]))
 
 
-async def reply(connection: AsyncConnection, agent: str, task_run: str, epoch: int, to: UUID, payload: Wire) -> bool:
+async def reply(connection: AsyncConnection, agent: str, attempt: AttemptRef, to: UUID, payload: Wire) -> bool:
     """Queue the one answer to a message; False if it was answered before."""
-    return bool(await queue_many(connection, agent, [answer(task_run, epoch, to, payload)]))
+    return bool(await queue_many(connection, agent, [answer(attempt, to, payload)]))
 
 
 async def send_unsent(connection: AsyncConnection, streams: Streams, agent: str, limit: int = 500) -> int:
@@ -103,16 +119,15 @@ async def send_unsent(connection: AsyncConnection, streams: Streams, agent: str,
     Returns:
         How many were sent; 0 also if another replica is sending.
     """
-    mine = await (await connection.execute(_SQL.lock_sender, {"agent": agent})).fetchone()
-    if not mine or not mine["mine"]:
+    if not await rows.ascalar(connection, _SQL.lock_sender, agent=agent):
         return 0
-    rows = await (await connection.execute(_SQL.unsent, {"agent": agent, "limit": limit})).fetchall()
-    if rows:
+    unsent = await rows.aevery(connection, _Unsent, _SQL.unsent, agent=agent, limit=limit)
+    if unsent:
         faults.point("broker.append.before")
-        await streams.append((row["task_run"], bytes(row["body"]), row["signature"]) for row in rows)
+        await streams.append((message.task_run, message.body, message.signature) for message in unsent)
         faults.point("broker.append.after")
-        await connection.execute(_SQL.mark_sent, {"ids": [row["id"] for row in rows]})
-    return len(rows)
+        await connection.execute(_SQL.mark_sent, {"ids": [message.id for message in unsent]})
+    return len(unsent)
 
 
 async def send_again(connection: AsyncConnection, task_runs: list[str]) -> int:

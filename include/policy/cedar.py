@@ -35,7 +35,7 @@ def parse(policies: str, schema: str) -> PolicySet:
     checked = cedarpy.validate_policies(policies, schema)
     if not checked.validation_passed:
         raise Forbidden("policy-check", "; ".join(str(error) for error in checked.errors))
-    reasons = {found["id"]: found["reason"] for found in _POLICY.finditer(policies)}
+    reasons: dict[str, str] = dict(_POLICY.findall(policies))
     digest = hashlib.sha256(policies.encode() + b"\0" + schema.encode()).hexdigest()
     return PolicySet(cedarpy.PolicySet.from_str(policies), cedarpy.Schema.from_str(schema), digest, reasons)
 
@@ -47,18 +47,36 @@ def load(name: str) -> PolicySet:
     return parse((folder / f"{name}.cedar").read_text(), (folder / f"{name}.cedarschema").read_text())
 
 
-def decide(policy: PolicySet, principal: dict[str, Any], action: str, resource: dict[str, Any], context: dict[str, Any]) -> Decision:
+class Entity(NamedTuple):
+    """Somebody or something that policies speak of."""
+
+    type: str
+    id: str
+    attributes: dict[str, Any]
+
+    @property
+    def uid(self) -> dict[str, str]:
+        """Its name, as Cedar has it."""
+        return {"type": self.type, "id": self.id}
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """All of it, as Cedar has it."""
+        return {"uid": self.uid, "attrs": self.attributes, "parents": []}
+
+
+def decide(policy: PolicySet, principal: Entity, action: str, resource: Entity, context: dict[str, Any]) -> Decision:
     """Ask one question. An error while deciding is a forbid.
 
     Args:
-        principal: an entity, ``{"uid": {"type", "id"}, "attrs", "parents"}``.
+        principal: who asks.
         action: its name.
-        resource: an entity.
+        resource: for what.
         context: facts of the moment.
     """
-    request = {"principal": principal["uid"], "action": {"type": "Action", "id": action}, "resource": resource["uid"], "context": context}
+    request = {"principal": principal.uid, "action": {"type": "Action", "id": action}, "resource": resource.uid, "context": context}
     try:
-        result = cedarpy.is_authorized(request, policy.policies, [principal, resource], schema=policy.schema)
+        result = cedarpy.is_authorized(request, policy.policies, [principal.whole, resource.whole], schema=policy.schema)
         errors = list(result.diagnostics.errors)
         rules = tuple(sorted(result.diagnostics.id_annotations_by_reason.values()))
         allowed = bool(result.allowed)

@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-from psycopg.types.json import Jsonb
+import json
+from typing import Any
 
 from include.clock import new_id
-from include.database.queries import load
-from include.database.unit_of_work import Connection
+from include.database import queries
+from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import service as governance
-from include.policy import cedar
-from include.policy.models import AdmissionRequest, Decision
+from include.governance.models import AuditEntry
+from include.policy import deciders
+from include.policy.models import AdmissionRequest, Decided, Decision, PolicyQuestion
 
-_SQL = load(__file__)
-PROTECTED = (".git", ".github", ".gitattributes", ".gitmodules")
+_SQL = queries.load(__file__)
+
+
+def judge(question: PolicyQuestion) -> Decision:
+    """Decide a question, without recording it."""
+    return deciders.first_answer(deciders.CHAINS[type(question)], question)
 
 
 def decide_admission(connection: Connection, request: AdmissionRequest, goal_run: str, epoch: int) -> Decision:
-    """May this attempt's worker be let in? The decision is stored with its inputs.
+    """Decide whether an attempt's worker is let in, and record the decision with its inputs.
 
     Args:
         epoch: of the attempt that would be granted.
     """
-    decision = judge_admission(request)
-    said = {**decision.model_dump(), "rules": list(decision.rules), "epoch": epoch, "action": "admit"}
-    stored = {**said, "id": new_id(), "goal_run": goal_run, "task_run": request.task_run, "inputs": Jsonb(request.model_dump())}
-    connection.execute(_SQL.insert_decision, stored)
+    decision = judge(request)
+    connection.execute(_SQL.insert_decisions, _columns([Decided(goal_run, epoch, request, decision)]))
+    said = decision.model_dump(mode="json") | {"epoch": epoch, "action": request.action}
     governance.record(connection, decision.decided_by, "policy.decided", request.task_run, said)
     return decision
 
 
-def judge_admission(request: AdmissionRequest) -> Decision:
-    """As ``decide_admission``, without storing."""
-    principal = {
-        "uid": {"type": "Agent", "id": request.agent},
-        "attrs": {"capabilities": list(request.agent_capabilities)},
-        "parents": [],
-    }
-    resource = {
-        "uid": {"type": "Task", "id": request.task_run},
-        "attrs": {
-            "capabilities": list(request.capabilities),
-            "touches_protected": any(path.split("/", 1)[0] in PROTECTED for path in request.touches),
-            "worker_known": request.worker_known,
-        },
-        "parents": [],
-    }
-    return cedar.decide(
-        cedar.load("admission"), principal, "admit", resource, {"left_micro": request.left_micro, "seconds_left": request.seconds_left}
-    )
+async def record_uses(connection: AsyncConnection, agent: str, decided: list[Decided]) -> None:
+    """Record what workers of an agent may use and what not, each with its inputs, in the transaction of their requests."""
+    if not decided:
+        return
+    await connection.execute(_SQL.insert_decisions, _columns(decided))
+    await governance.record_many(connection, [_entry(agent, one) for one in decided])
+
+
+def _entry(agent: str, decided: Decided) -> AuditEntry:
+    detail = decided.decision.model_dump(mode="json") | {"capability": decided.question.action, "inputs": decided.question.inputs}
+    return AuditEntry(f"broker/{agent}", "permission.decided", f"{decided.question.task_run}/{decided.epoch}", detail)
+
+
+def _columns(decided: list[Decided]) -> dict[str, Any]:
+    names = "ids goal_runs task_runs epochs actions decisions deciders rules reasons hashes inputs"
+    rows = []
+    for goal_run, epoch, question, said in decided:
+        about = (new_id(), goal_run, question.task_run, epoch, question.action)
+        rules, inputs = json.dumps(said.rules), json.dumps(question.inputs)
+        rows.append((*about, said.decision, said.decided_by, rules, said.reason, said.policy_sha256, inputs))
+    return queries.columns(names, rows)

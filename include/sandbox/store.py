@@ -25,7 +25,7 @@ async def beat(connection: AsyncConnection, node: str) -> None:
 
 async def pulse(connection: AsyncConnection, settings: Settings) -> None:
     """Say that this node's relay answers; a gap of three beats is an outage."""
-    await connection.execute(_SQL.pulse, {"node": settings.node, "gap": 3 * settings.pulse_s})
+    await connection.execute(_SQL.pulse, {"node": settings.node, "gap": settings.pulse_gap_s})
 
 
 async def unended(connection: AsyncConnection, settings: Settings) -> list[LeaseRow]:
@@ -41,7 +41,7 @@ async def find(connection: AsyncConnection, settings: Settings, sandbox: str) ->
 
 
 def _of_node(settings: Settings, sandbox: str | None) -> dict[str, Any]:
-    return {"node": settings.node, "sandbox": sandbox, "slack": 2 * settings.heartbeat_timeout_s}
+    return {"node": settings.node, "sandbox": sandbox, "slack": settings.last_line_s}
 
 
 async def forget_keys_of_ended(connection: AsyncConnection, node: str) -> int:

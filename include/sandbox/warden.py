@@ -55,7 +55,7 @@ class Judge:
                         await self._once(connection)
             except (psycopg.Error, OSError) as error:
                 log.warning("PostgreSQL does not answer, nothing is judged: %s", str(error).strip())
-                self._calm_until = asyncio.get_running_loop().time() + self._settings.heartbeat_timeout_s
+                self._calm_until = asyncio.get_running_loop().time() + self._settings.calm_s
                 await asyncio.sleep(AGAIN_S)
 
     async def _once(self, connection: AsyncConnection) -> None:
@@ -73,7 +73,7 @@ class Judge:
     def _calm_s(self) -> float:
         """The calm period after a start of PostgreSQL; within one after an outage that we saw: for ever."""
         calm = asyncio.get_running_loop().time() < self._calm_until
-        return _FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
+        return _FOR_EVER_S if calm else self._settings.calm_s
 
     async def _end(self, connection: AsyncConnection, sandbox: str, because: str) -> None:
         if sandbox in self._ending:

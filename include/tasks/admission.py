@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from include import faults
+from include.agents import service as agents
 from include.catalog import store as catalog
-from include.database import rows
-from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.goals.models import LockedGoalRun
 from include.leases import service as leases
@@ -23,7 +22,6 @@ from include.tasks import service as tasks
 from include.tasks.models import ENDED_RUNS, LIVE, LockedTaskRun, TaskRunState
 from include.tasks.resume import Left, Taken
 
-_SQL = load(__file__)
 OpenRun = Callable[[], LockedGoalRun]
 
 
@@ -161,7 +159,7 @@ def _request(connection: Connection, asked: _Asked) -> AdmissionRequest:
     run, task = asked.run, asked.task
     return AdmissionRequest(
         agent=run.agent,
-        agent_capabilities=tuple(rows.scalar(connection, _SQL.agent, name=run.agent)),
+        agent_capabilities=tuple(agents.capabilities(connection, run.agent)),
         task_run=asked.row.id,
         capabilities=task.capabilities,
         touches=task.touches,

@@ -94,9 +94,6 @@ SELECT id, detail FROM task_events WHERE machine = 'attempt' AND subject = %(sub
 SELECT id, goal_run, key, state, reason, epoch, feedback, accepted_commit, merged_commit, resume_from
 FROM task_runs WHERE goal_run = %(goal_run)s ORDER BY id FOR NO KEY UPDATE
 
--- name: agent | what an agent may grant
-SELECT capabilities FROM agents WHERE name = %(name)s
-
 -- name: complete | the end of a task run; the trigger refuses any other state than MERGE_QUEUE before it
 UPDATE task_runs SET state = 'COMPLETED', merged_commit = %(commit)s, accepted_commit = COALESCE(accepted_commit, %(commit)s), reason = '',
   updated_at = clock_timestamp() WHERE id = %(task_run)s
@@ -109,3 +106,31 @@ FOR NO KEY UPDATE OF r FOR SHARE OF t
 
 -- name: mark_cleared | the door has carried it out
 UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL
+
+-- name: move_attempts | live attempts, each from one of these states to another; one update a batch
+UPDATE attempts a SET state = %(to)s FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
+WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.state = ANY(%(from)s)
+
+-- name: move_tasks | as move_attempts, of the task runs whose newest attempts these are
+UPDATE task_runs t SET state = %(to)s, updated_at = clock_timestamp() FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)
+WHERE t.id = w.task_run AND t.epoch = w.epoch AND t.state = ANY(%(from)s)
+
+-- name: say_steps | the workers' own words
+UPDATE attempts a SET step = w.step FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(steps)b::text[]) AS w(task_run, epoch, step)
+WHERE a.task_run = w.task_run AND a.epoch = w.epoch AND a.step <> w.step
+
+-- name: insert_milestones | events that a person may want to see
+INSERT INTO task_events (machine, subject, kind, detail)
+SELECT 'attempt', task_run || '/' || epoch::text, 'milestone', detail
+FROM unnest(%(task_runs)b::text[], %(epochs)b::int[], %(details)b::text[]) WITH ORDINALITY AS w(task_run, epoch, detail, place) ORDER BY place
+
+-- name: finish | the worker has said its last word
+UPDATE attempts SET finished_at = clock_timestamp(), commit_id = %(commit)s, summary = %(summary)s, failure = COALESCE(%(failure)s, failure),
+  reason = CASE WHEN %(reason)s = '' THEN reason ELSE %(reason)s END, state = %(state)s
+WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND finished_at IS NULL AND state = ANY(%(from)s)
+
+-- name: set_first_turn | the turn that a resumed attempt's worker asks for first
+UPDATE attempts SET first_turn = %(first_turn)s WHERE task_run = %(task_run)s AND epoch = %(epoch)s
+
+-- name: spend | what the task has cost over all its attempts
+UPDATE task_runs SET spent_micro = spent_micro + %(cost)s WHERE id = %(task_run)s

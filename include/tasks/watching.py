@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal, NamedTuple
 
 from include import faults
 from include.artifacts import service as artifacts
-from include.artifacts.models import Log
+from include.artifacts.models import About, Log
 from include.database.unit_of_work import Connection
 from include.leases import incidents, rules
 from include.leases import service as leases
@@ -15,7 +14,7 @@ from include.leases.models import WorkLease
 from include.settings import Settings
 from include.tasks import reworks
 from include.tasks import service as tasks
-from include.tasks.models import LIVE, Attempt, AttemptRef, AttemptState, Failure, LockedTaskRun, Rework, TaskRunState
+from include.tasks.models import Attempt, AttemptState, Failure, LockedTaskRun, Rework, TaskRunState
 
 _INCIDENTS = frozenset({Failure.LOST, Failure.NEVER_STARTED, Failure.MODEL_AWAY, Failure.LEASE_BROKEN, Failure.BUDGET})
 
@@ -110,7 +109,7 @@ def _keep_log(connection: Connection, task: LockedTaskRun, lease: WorkLease) -> 
     text = (lease.log or b"").decode("utf-8", errors="replace")
     if text:
         log = Log(source="worker", level="info" if lease.exit_code == 0 else "error", text=text[-256_000:])
-        artifacts.store(connection, task.goal_run, task.id, task.epoch, "warden", None, log)
+        artifacts.store(connection, About(task.goal_run, *task.attempt), "warden", log)
 
 
 def _revoked(connection: Connection, settings: Settings, task: LockedTaskRun, lease: WorkLease, watcher: Watcher) -> Seen:
@@ -133,20 +132,3 @@ def _give_up(
     if isinstance(decided, Rework):
         return Seen("rework", f"Incident: {told}" if told else decided.reason, rework=decided)
     return Seen("gave_up", f"{decided.state}: {decided.story}")
-
-
-def cancel_killed(connection: Connection, goal_run: str, key: str, watcher: tuple[str, int], left_at: datetime) -> bool:
-    """Cancel the attempt of a lease step that was marked or cleared in Airflow, if its lease still belongs to this task instance.
-
-    Args:
-        watcher: the step's task-instance id, and the epoch that it watched.
-        left_at: when our own watch left it, by PostgreSQL's clock: whoever has stamped it since has taken it over.
-
-    Returns:
-        True if something was revoked. A newer epoch, another owner or an ended attempt: nothing happens.
-    """
-    ti_id, epoch = watcher
-    task = tasks.lock(connection, goal_run, key)
-    if task.epoch != epoch or task.state not in LIVE or not leases.is_owned(connection, AttemptRef(task.id, epoch), ti_id, left_at):
-        return False
-    return tasks.cancel_by_mark(connection, task, "the lease step was marked or cleared in Airflow")

@@ -67,4 +67,4 @@ def airflow_that_answers(port: int, answer: Answer) -> Iterator[list[Asked]]:
         server.shutdown()
         thread.join()
         server.server_close()
-        client.forget()  # the token of this server opens no other
+        client._tokens.clear()  # the token of this server opens no other

@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     monkeypatch.setenv("AIRLOCK_HOME", str(tmp_path))
     monkeypatch.setenv("AIRLOCK_API_PORT", str(free_port()))
     settings_module.settings.cache_clear()
-    client.forget()
+    client._tokens.clear()
     yield settings_module.settings()
     settings_module.settings.cache_clear()
 
@@ -66,7 +66,7 @@ def test_who_is_refused_does_not_ask_for_ever(here: Settings) -> None:
     with airflow_that_answers(here.api_port, logged_in(lambda _: Said(401))) as asked, Airflow(here) as airflow:
         assert airflow.ask("GET", "/x").status_code == 401
     assert len(asked) == 4
-    client.forget()
+    client._tokens.clear()
     with airflow_that_answers(here.api_port, lambda _: Said(403)), Airflow(here) as airflow, pytest.raises(Unavailable, match="refuses"):
         airflow.run("a", "b")
 

@@ -23,9 +23,10 @@ from include.agents import service as agents
 from include.clock import new_id, now
 from include.database.unit_of_work import transaction
 from include.messages import models
-from include.messages.envelopes import make_body, open_envelope
+from include.messages.envelopes import Head, Sender, make_body, open_envelope
 from include.messages.signatures import sign, verify
 from include.settings import Settings
+from include.tasks.models import AttemptRef
 from tests.conftest import ROOT, free_port, wait_until
 from tests.kit.forked import Forked
 from tests.kit.scale import patience
@@ -41,6 +42,7 @@ class Worker:
 
     def __init__(self, yard: Yard, task_run: str, epoch: int, in_key: bytes, out_key: bytes, lease: UUID) -> None:
         self.task_run, self.epoch, self.in_key, self.out_key, self.lease = task_run, epoch, in_key, out_key, lease
+        self.attempt = AttemptRef(task_run, epoch)
         self.seq = 0
         self.streams = yard.relay
         self.since = now() - timedelta(minutes=1)
@@ -51,7 +53,7 @@ class Worker:
             self.seq += 1
             seq = self.seq
         id_ = new_id()
-        _, body = make_body(id_, self.task_run, self.epoch, seq, key or str(id_), payload, None, now())
+        _, body = make_body(Head(id_, self.attempt, seq, key or str(id_), now()), payload)
         return id_, body, sign(self.out_key, self.task_run, "out", body)
 
     def put(self, body: bytes, signature: str) -> None:
@@ -72,7 +74,7 @@ class Worker:
                 signature = fields[b"s"].decode()
                 if not verify(self.in_key, self.task_run, "in", fields[b"e"], signature):
                     continue  # an older attempt's, until the broker has deleted it: a worker passes over it
-                found.append(open_envelope("in", fields[b"e"], signature, self.in_key, self.task_run, self.epoch, self.since, now()))
+                found.append(open_envelope("in", fields[b"e"], signature, Sender(self.attempt, self.in_key, self.since), now()))
         return found
 
     def reply_to(self, id_: UUID, seconds: float = 60) -> Any:

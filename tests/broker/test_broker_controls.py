@@ -10,8 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.broker import __main__ as broker
-from include.broker import inbox, money, recovery
+from include.broker import inbox, money, reading, recovery
 from include.broker.models import Call
 from include.broker.process import Process
 from include.clock import new_id, now
@@ -54,10 +53,10 @@ def _consume(yard: Yard, worker: Worker, until: Callable[[], bool]) -> None:
         process = Process("jarvis", yard.settings)
         await process.open()
         process.live = {worker.task_run}
-        consumer = broker.Broker(process)
+        consumer = reading.Reading(process)
         while not until():
             await consumer.consume()
-        await consumer.stop()
+        await process.close()
 
     asyncio.run(go())
 
@@ -76,7 +75,7 @@ def test_control_a_poisoned_message_takes_its_batch_with_it(yard: Yard, monkeypa
     yard.rows("CREATE FUNCTION choke() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'choked'; END $$")
     yard.rows("CREATE TRIGGER choke BEFORE INSERT ON artifacts FOR EACH ROW WHEN (NEW.data->>'text' = 'poison') EXECUTE FUNCTION choke()")
     if whole:
-        monkeypatch.setattr(broker.Broker, "_take", _give_up_the_batch)
+        monkeypatch.setattr(reading.Reading, "_take", _give_up_the_batch)
     worker = yard.attempt()
     for n in range(20):
         worker.tell(models.ArtifactMessage(artifact_type="log", data={"text": "poison" if n == 9 else str(n)}))
@@ -86,8 +85,8 @@ def test_control_a_poisoned_message_takes_its_batch_with_it(yard: Yard, monkeypa
 
 
 def test_control_one_at_a_time_forgeries_are_a_flood_of_rows(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "BATCH", 1)
-    monkeypatch.setattr(broker, "PAUSE_S", 0)
+    monkeypatch.setattr(reading, "BATCH", 1)
+    monkeypatch.setattr(reading, "PAUSE_S", 0)
     worker = yard.attempt()
     for _ in range(100):
         worker.put(b"forged", "0" * 64)

@@ -57,7 +57,7 @@ async def _end(connection: Any, reserved: Any, rng: random.Random) -> None:
     if how < 0.1:
         assert await money.release(connection, reserved, "o", 1, "refused")
     elif how < 0.2:
-        assert await money.give_up(connection, reserved.id, "o", reserved.micro, (INPUT, MAX_TOKENS), 1, "lost")
+        assert await money.give_up(connection, reserved, "o", 1, "lost")
     else:
         assert await money.settle(connection, reserved, "o", usage, 1, False)
 

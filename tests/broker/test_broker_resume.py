@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from include.broker.models import Line
 from include.broker.rules import NOTHING_KEPT, SANDBOX_LOST, resumption
 from include.errors import BadInput
 from include.messages import models
@@ -178,7 +179,7 @@ PROMPT = told({"type": "text", "text": "Goal: x"})
     ],
 )
 def test_a_transcript_that_broke_off_is_completed(rows: list[dict[str, Any]], first_turn: int, blocks: list[str]) -> None:
-    resumed = resumption(rows, COMMIT, kept=True)
+    resumed = resumption(lines(rows), COMMIT, kept=True)
     assert resumed is not None and resumed.first_turn == first_turn
     assert [block["type"] for block in resumed.content] == blocks
     whole = [*(rows if rows[-1]["role"] == "assistant" else rows[:-1]), told(*resumed.content)]
@@ -188,8 +189,12 @@ def test_a_transcript_that_broke_off_is_completed(rows: list[dict[str, Any]], fi
         assert asked == [block["tool_use_id"] for block in following["content"] if block["type"] == "tool_result"]
 
 
+def lines(rows: list[dict[str, Any]]) -> list[Line]:
+    return [Line(**row) for row in rows]
+
+
 def test_no_turn_is_nothing_to_go_on_with() -> None:
-    assert resumption([], COMMIT, kept=False) is None and resumption([PROMPT], COMMIT, kept=False) is None
+    assert resumption([], COMMIT, kept=False) is None and resumption(lines([PROMPT]), COMMIT, kept=False) is None
 
 
 def committed(id_: str, commit: str, *, is_error: bool = False) -> dict[str, Any]:
@@ -197,7 +202,7 @@ def committed(id_: str, commit: str, *, is_error: bool = False) -> dict[str, Any
 
 
 def note(commit: str, *, kept: bool) -> dict[str, Any]:
-    resumed = resumption([PROMPT, said()], commit, kept)
+    resumed = resumption(lines([PROMPT, said()]), commit, kept)
     assert resumed is not None
     return resumed.content[-1]
 

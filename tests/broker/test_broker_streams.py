@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from include.broker import inbox
-from include.broker.__main__ import BATCH, Broker
 from include.broker.process import Process
+from include.broker.reading import BATCH, Reading
 from include.clock import now
 from include.local import valkey
 from include.messages import models
@@ -56,17 +56,17 @@ def test_a_flood_delays_others_by_a_batch_at_most(yard, fair: bool) -> None:  # 
         process = Process("jarvis", yard.settings)
         await process.open()
         process.live = {flooder.task_run, polite.task_run}
-        broker = Broker(process)
+        reading = Reading(process)
         if fair:
             while not _taken(yard, polite):
-                await broker.consume()
+                await reading.consume()
         else:
             entries = await process.streams.read(process.live, FLOOD, 100)
             for start in range(0, len(entries), BATCH):
-                await broker._take(entries[start : start + BATCH])
+                await reading._take(entries[start : start + BATCH])
                 if _taken(yard, polite):
                     break
-        await broker.stop()
+        await process.close()
 
     asyncio.run(until_the_polite_one_is_in())
     before = _taken(yard, flooder)

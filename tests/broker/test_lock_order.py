@@ -17,7 +17,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from include.broker import assignments, inbox, money, questions
-from include.broker.models import Call, Usage
+from include.broker.models import Call, Pending, Usage
 from include.broker.process import _SQL
 from include.clock import new_id, now
 from include.database.unit_of_work import transaction
@@ -26,9 +26,11 @@ from include.goals import service as goals
 from include.local.shutdown import revoke_what_is_at_work
 from include.messages import models
 from include.messages.streams import Entry, Streams
+from include.tasks import people, reworks, watching
 from include.tasks import service as tasks
-from include.tasks import watching
-from include.tasks.models import Failure
+from include.tasks.models import AttemptRef, Failure
+from include.tasks.reworks import Asker
+from include.tasks.watching import Watcher
 from tests.conftest import wait_until
 from tests.kit.scale import patience
 
@@ -46,9 +48,10 @@ class Case:
         self.task_run, self.run = self.worker.task_run, self.worker.task_run.rpartition("-")[0]
         self.reserved = self.brokers(lambda c: money.reserve(c, self.call(), 1_000, OWNER, False))
         self.brokers(lambda c: money.mark_sent(c, self.reserved, OWNER))
-        self.question = new_id()
+        question = new_id()
+        self.pending = Pending(task_run=self.task_run, epoch=1, message_id=question, type="question", idempotency_key="k", seq=1)
         yard.rows("INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)"
-                  " VALUES (%s, %s, 1, 'Which?', '[]', '', 'blocking')", self.question, self.task_run)  # fmt: skip
+                  " VALUES (%s, %s, 1, 'Which?', '[]', '', 'blocking')", question, self.task_run)  # fmt: skip
 
     def call(self) -> Call:
         return Call(request=str(new_id()), agent="jarvis", goal_run=self.run, task_run=self.task_run, epoch=1, lease=self.worker.lease,
@@ -79,13 +82,13 @@ class Case:
         assert self.brokers(lambda c: money.settle(c, self.reserved, OWNER, Usage(input_tokens=10, output_tokens=10), 1, False))
 
     def answer(self) -> None:
-        self.brokers(lambda c: questions.keep(c, "jarvis", self.task_run, 1, self.question, "This one.", "m"))
+        self.brokers(lambda c: questions.keep(c, "jarvis", self.pending, "This one.", "m"))
 
     def assign(self) -> None:
         async def work(connection: Any) -> bool:
             streams = Streams(self.settings.valkey_url("broker"), "c")
             try:
-                return await assignments.assign(connection, streams, "jarvis", self.task_run, 1, self.settings)
+                return await assignments.assign(connection, streams, "jarvis", self.worker.attempt, self.settings)
             finally:
                 await streams.close()
 
@@ -95,25 +98,25 @@ class Case:
 
     def look(self) -> None:
         with transaction("airflow") as connection:
-            watching.look(connection, self.settings, self.run, "parser", "ti", 0, 0.0)
+            watching.look(connection, self.settings, self.run, "parser", Watcher("ti", 0, 0.0))
 
     def fail(self) -> None:
         with transaction("airflow") as connection:
-            tasks.fail_attempt(connection, self.settings, self.task_run, 1, "ti", Failure.LOST, "It was lost.")
+            reworks.fail_attempt(connection, self.settings, Asker(AttemptRef(self.task_run, 1), "ti"), Failure.LOST, "It was lost.")
 
     def mark_the_step(self) -> None:
         with transaction("airflow") as connection:
-            assert watching.killed_by_person(connection, self.run, "parser", "ti", 1, now())
+            assert people.end_unwatched(connection, tasks.lock(connection, self.run, "parser"), "ti", 1, now())
 
     def report(self) -> None:
         with transaction("airflow") as connection:
-            report.close(connection, self.settings, self.run, "r")
+            report.close(connection, self.run, "r")
 
     def cancel_the_goal(self) -> None:
         with transaction("cli") as connection:
-            goals.run_of(connection, self.run, "r")
-            for row in tasks.of_goal_run(connection, self.run):
-                tasks.cancel(connection, row["id"], row["epoch"], "a person did")
+            goals.lock(connection, self.run, "r")
+            for task in tasks.lock_all(connection, self.run):
+                tasks.cancel(connection, task, "a person did")
 
     def down(self) -> None:
         revoke_what_is_at_work(self.settings, 0.1)
@@ -215,5 +218,6 @@ def test_recovery_of_many_calls_locks_task_runs_in_one_order(yard) -> None:  # t
                 "INSERT INTO model_calls (id, agent, goal_run, task_run, epoch, lease, request, purpose, model, address, offline, owner,"
                 " reserved_micro, input_tokens, output_tokens, price_table) VALUES (%s, 'jarvis', %s, %s, 1, %s, %s, 'work', 'm', 'a', false,"
                 " 'dead', 0, 0, 0, '')", [new_id(), run, worker.task_run, worker.lease, str(new_id())])  # fmt: skip
+        of = {row["id"]: row["task_run"] for row in connection.execute("SELECT id, task_run FROM model_calls")}
         rows = connection.execute(_SQL.open_calls_of, {"agent": "jarvis", "dead": "dead"}).fetchall()
-    assert [row["task_run"] for row in rows] == [f"{run}-{key}" for key in ("a", "b", "c")]
+    assert [of[row["id"]] for row in rows] == [f"{run}-{key}" for key in ("a", "b", "c")]

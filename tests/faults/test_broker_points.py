@@ -86,12 +86,12 @@ def test_control_acknowledged_before_the_commit_an_effect_is_lost(yard: Yard, tm
     faults.mkdir()
     broken = (
         "import asyncio, logging\n"
-        "from include.broker import __main__ as broker, inbox\n"
-        "take = broker.Broker._take\n"
+        "from include.broker import __main__ as broker, reading\n"
+        "take = reading.Reading._take\n"
         "async def first(self, batch):\n"
         "    await self.process.streams.acknowledge(batch)\n"
         "    return await take(self, batch)\n"
-        "broker.Broker._take = first\n"
+        "reading.Reading._take = first\n"
         "logging.basicConfig(level=logging.INFO)\n"
         "asyncio.run(broker.run('jarvis'))"
     )

@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from include.artifacts import service as artifacts
-from include.artifacts.models import CostReport, FileDiff, Log, TestResult
+from include.artifacts.models import ARTIFACT, About, CostReport, FileDiff, Log, TestResult
 from include.database.unit_of_work import transaction
 from include.gate import base, verifier
-from include.gate.models import Facts, TestReport, Verdict
+from include.gate.models import Bounds, Case, Facts, SuiteName, TestReport, Verdict
 from include.settings import ROOT, Settings
 from tests.conftest import wait_until
 from tests.kit.scale import patience
@@ -29,14 +29,14 @@ def world(settings: Settings, tmp_path: Path) -> World:
     return World(settings, tmp_path)
 
 
-def ask(tree: str, facts: Facts = GREEN, suite: str = "change") -> None:
+def ask(tree: str, facts: Facts = GREEN, suite: SuiteName = "change") -> None:
     with transaction("airflow") as connection:
-        verifier.request_verdict(connection, RUN, None, None, tree, suite, facts)
+        verifier.request_verdict(connection, Case(RUN, None, None, tree, Bounds(suite)), facts)
 
 
-def answer(tree: str, suite: str = "change") -> Verdict:
+def answer(tree: str, suite: SuiteName = "change") -> Verdict:
     with transaction("airflow") as connection:
-        found = verifier.verdict(connection, RUN, None, None, tree, suite)
+        found = verifier.verdict(connection, Case(RUN, None, None, tree, Bounds(suite)))
     assert found is not None
     return found
 
@@ -142,8 +142,11 @@ def test_artifacts_are_typed_and_stored_once(world: World) -> None:
     found: list[FileDiff | TestResult | Log | CostReport] = []
     for _ in range(2):
         with transaction("airflow") as connection:
-            artifacts.store_verification(connection, RUN, None, None, "tree", [], report)
-            found = [artifact for _, artifact in artifacts.of_attempt(connection, RUN, None, None)]  # type: ignore[misc]
+            artifacts.store_verification(connection, About(RUN), "tree", [], report)
+            rows = connection.execute(
+                "SELECT type, data FROM artifacts WHERE goal_run = %s AND task_run IS NULL ORDER BY created_at, id", [RUN]
+            )
+            found = [ARTIFACT.validate_python({"type": row["type"], **row["data"]}) for row in rows]
     result, log = found
     assert isinstance(result, TestResult) and (result.passed, result.failed, result.failures[0].test_name) == (1, 1, "t.py::a")
     assert isinstance(log, Log) and log.text == "1 \ufffd failed"

@@ -13,7 +13,7 @@ from include.cli.person import look, transact
 from include.errors import BadInput, NotFound, Refused
 from include.goals.rules import SUBMIT, submission_run
 from include.governance import commands, service
-from include.governance.models import AuditEntry, Command, Operator, Way
+from include.governance.models import Command, LoggedEntry, Operator, Way
 from include.governance.rules import MAY, may
 from include.leases import operators
 from include.settings import Settings
@@ -26,7 +26,7 @@ ADA = Operator(name="ada", via="command line")
 SUPERVISOR = Operator(name="supervisor", via="supervisor")
 
 
-def log() -> list[AuditEntry]:
+def log() -> list[LoggedEntry]:
     return look(lambda connection: service.newest(connection, 50))
 
 

@@ -47,4 +47,4 @@ def airflow_that_says(port: int, steps: dict[str, dict[str, Any]]) -> Iterator[N
         server.shutdown()
         thread.join()
         server.server_close()
-        client.forget()  # the token of this server opens no other
+        client._tokens.clear()  # the token of this server opens no other

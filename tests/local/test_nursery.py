@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from include.local import control, leftovers
-from include.local.supervisor import child_environment
+from include.local.child import child_environment
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
@@ -70,7 +70,7 @@ def start(home: Path, *more: str) -> subprocess.Popen[bytes]:
 
 
 def pid(home: Path, name: str) -> int:
-    return control.state(home).get("processes", {}).get(name, {}).get("pid") or 0
+    return control.state(home).process(name).pid or 0
 
 
 def told(home: Path, name: str) -> list[list[str]]:
@@ -79,7 +79,7 @@ def told(home: Path, name: str) -> list[list[str]]:
 
 
 def all_up(home: Path) -> bool:
-    return control.state(home).get("state") == "ready" and bool(told(home, "one") and told(home, "two"))
+    return control.state(home).state == "ready" and bool(told(home, "one") and told(home, "two"))
 
 
 def test_the_forked_are_children_of_the_supervisor_with_what_the_nursery_loaded(home: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_forked_die_with_a_killed_supervisor(home: Path) -> None:
 
 def test_how_a_forked_child_ends_is_known(home: Path) -> None:
     start(home, "bad")
-    wait_until("it fell twice", lambda: control.state(home).get("processes", {}).get("bad", {}).get("falls", 0) >= 2, 30)
-    assert control.state(home)["processes"]["bad"]["exit"] == 1
+    wait_until("it fell twice", lambda: control.state(home).process("bad").falls >= 2, 30)
+    assert control.state(home).process("bad").exit == 1
     assert "it went wrong" in (home / "logs" / "bad.log").read_text()
     assert "No module named 'there'" in (home / "logs" / "nursery.log").read_text()  # said, and nobody fell by it

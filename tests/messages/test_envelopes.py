@@ -16,9 +16,10 @@ import pytest
 from include.clock import new_id
 from include.errors import EnvelopeRefused
 from include.messages import models
-from include.messages.envelopes import make_body, open_envelope
+from include.messages.envelopes import Head, Sender, make_body, open_envelope
 from include.messages.models import MAX_BODY_BYTES
 from include.messages.signatures import sign
+from include.tasks.models import AttemptRef
 from tests.kit.scale import count
 
 TASK, EPOCH = "g1f0c2a9b77de-parser", 2
@@ -48,12 +49,12 @@ IN = [
 def _make(payload: models.Wire, seq: int, ts: datetime = NOW) -> tuple[bytes, str, bytes, str]:
     direction = "out" if payload in OUT else "in"
     key = OUT_KEY if direction == "out" else IN_KEY
-    _, body = make_body(new_id(), TASK, EPOCH, seq, f"key-{seq}", payload, None, ts)
+    _, body = make_body(Head(new_id(), AttemptRef(TASK, EPOCH), seq, f"key-{seq}", ts), payload)
     return body, sign(key, TASK, direction, body), key, direction  # type: ignore[arg-type]
 
 
 def _open(body: bytes, signature: str, key: bytes = OUT_KEY, direction: str = "out", task: str = TASK, epoch: int = EPOCH) -> Any:
-    return open_envelope(direction, body, signature, key, task, epoch, SINCE, NOW)  # type: ignore[arg-type]
+    return open_envelope(direction, body, signature, Sender(AttemptRef(task, epoch), key, SINCE), NOW)  # type: ignore[arg-type]
 
 
 def _refused(*arguments: Any, **names: Any) -> bool:
@@ -208,7 +209,10 @@ def test_too_large() -> None:
     body = b" " * (MAX_BODY_BYTES + 1)
     assert _refused(body, sign(OUT_KEY, TASK, "out", body))
     with pytest.raises(EnvelopeRefused):
-        make_body(new_id(), TASK, EPOCH, 1, "k", models.LlmResponse(stop_reason=None, content=[{"text": "x" * MAX_BODY_BYTES}]), None, NOW)
+        make_body(
+            Head(new_id(), AttemptRef(TASK, EPOCH), 1, "k", NOW),
+            models.LlmResponse(stop_reason=None, content=[{"text": "x" * MAX_BODY_BYTES}]),
+        )
 
 
 def test_broken_json_with_a_good_signature_is_refused(corpora: Path) -> None:
@@ -221,6 +225,6 @@ def test_naughty_strings_round_trip(corpora: Path) -> None:
     strings = json.loads((corpora / "blns/blns.json").read_text())
     for seq, text in enumerate(strings, 1):
         payload = models.LlmRequest(turn=1, results=[{"type": "tool_result", "tool_use_id": text, "content": text, text: text}])
-        body = make_body(new_id(), TASK, EPOCH, seq, f"k{seq}", payload, None, NOW)[1]
+        body = make_body(Head(new_id(), AttemptRef(TASK, EPOCH), seq, f"k{seq}", NOW), payload)[1]
         assert _open(body, sign(OUT_KEY, TASK, "out", body)).payload.results[0]["content"] == text
     assert len(strings) == 515

@@ -38,7 +38,7 @@ def since(before: Used, after: Used) -> Used:
 
 def _processes(settings: Settings) -> dict[str, int]:
     """The supervisor's processes and Airflow's components, by name."""
-    found = {name: about["pid"] for name, about in control.state(settings.home).get("processes", {}).items() if about["pid"]}
+    found = {name: process.pid for name, process in control.state(settings.home).processes.items() if process.pid}
     components: dict[str, int] = json.loads((settings.run_dir / "airflow.json").read_text())
     return {**found, **{f"airflow-{name}": pid for name, pid in components.items()}}
 

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from include import settings as settings_module
-from include.database import queries
+from include.database import queries, rows
 from include.database.unit_of_work import transaction
-from include.drills.bench.report import Report, percentile
+from include.drills.bench.report import Figures, percentile
 from include.drills.bench.servers import Servers, temporary_servers, wait_for
 from include.drills.bench.workers import Worker, make_workers
 from include.errors import AirlockError, Unavailable
@@ -39,13 +39,13 @@ PATIENCE_S = 120.0
 PROGRAM = "import subprocess, time\nsubprocess.Popen(['sleep', '100000'])\ntime.sleep(100000)\n"
 
 
-def run(count: int) -> Report:
+def run(count: int) -> Figures:
     """Measure.
 
     Args:
         count: sandboxes for each engine and way.
     """
-    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     notes = [
         "From the moment when it is over (deadline, tokens used up, heartbeat due, Airflow's on_kill) until its last process is gone.",
         f"The grace is part of it: that is how long a worker may still take to stop. Heartbeat timeout {HEARTBEAT_TIMEOUT_S} s.",
@@ -54,10 +54,10 @@ def run(count: int) -> Report:
         with temporary_servers() as servers, _node(servers, engine) as ready:
             if ready:
                 time.sleep(HEARTBEAT_TIMEOUT_S)  # the calm after the start of PostgreSQL
-                rows += [_row(servers, engine, what, count) for what in _WAYS]
+                measured += [_row(servers, engine, what, count) for what in _WAYS]
             else:
                 notes.append(f"Not measured: {engine} does not answer here.")
-    return {"title": f"Leases: from over to gone, {count} sandboxes each", "rows": rows, "ratios": {}, "notes": notes}
+    return Figures(title=f"Leases: from over to gone, {count} sandboxes each", rows=measured, ratios={}, notes=notes)
 
 
 def _row(servers: Servers, engine: str, what: str, count: int) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _measure(servers: Servers, what: str, count: int) -> list[float]:
             return _lateness(servers.settings, workers, due)
     finally:
         _do(_SQL.revoke_all, run=run_id)
-        wait_for("all sandboxes have ended", lambda: not _do(_SQL.living, run=run_id)["living"], 60)
+        wait_for("all sandboxes have ended", lambda: not _ask(_SQL.living, run=run_id), 60)
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _sensor(servers: Servers, run_id: str, workers: list[Worker]) -> Iterator[Ca
         sensor.stdin.flush()
 
     try:
-        wait_for("the triggers own their leases", lambda: _do(_SQL.owned_by_a_sensor, run=run_id)["owned"] == len(workers), 180)
+        wait_for("the triggers own their leases", lambda: _ask(_SQL.owned_by_a_sensor, run=run_id) == len(workers), 180)
         yield cancel
     finally:
         sensor.kill()
@@ -145,14 +145,14 @@ _Due = Callable[[Worker], float]
 
 def _by(statement: str) -> Callable[[Settings, Callable[[Worker], None]], _Due]:
     def make(mine: Settings, _: Callable[[Worker], None]) -> _Due:
-        return lambda worker: float(_do(statement, lease=worker.lease, timeout=mine.heartbeat_timeout_s)["due"])
+        return lambda worker: float(_ask(statement, lease=worker.lease, timeout=mine.heartbeat_timeout_s))
 
     return make
 
 
 def _by_a_person(_: Settings, cancel: Callable[[Worker], None]) -> _Due:
     def due(worker: Worker) -> float:
-        at = float(_do(_SQL.due_now)["due"])
+        at = float(_ask(_SQL.due_now))
         cancel(worker)
         return at
 
@@ -203,7 +203,11 @@ def _pidfds(mine: Settings, workers: list[Worker]) -> dict[int, str]:
     return found
 
 
-def _do(statement: str, **values: Any) -> dict[str, Any]:
+def _do(statement: str, **values: Any) -> None:
     with transaction("owner") as connection:
-        cursor = connection.execute(statement, values)
-        return (cursor.fetchone() or {}) if cursor.description else {}
+        connection.execute(statement, values)
+
+
+def _ask(statement: str, **values: Any) -> Any:
+    with transaction("owner") as connection:
+        return rows.scalar(connection, statement, **values)

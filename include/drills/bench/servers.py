@@ -18,6 +18,7 @@ from include.database.migrate import create_roles_and_databases, migrate
 from include.errors import Unavailable
 from include.local import health, postgres, runtime, valkey
 from include.settings import ROOT, Settings
+from include.tasks.rules import TRANSITIONS
 
 KEPT = ("AIRLOCK_PG_BIN", "AIRLOCK_VALKEY_BIN", "AIRLOCK_IMAGE", "AIRLOCK_ENGINE", "AIRLOCK_DOCKER_HOST")
 """Settings of the caller that hold for a benchmark too."""
@@ -109,4 +110,4 @@ def _start(servers: Servers, postgres_options: dict[str, str]) -> None:
     wait_for("PostgreSQL answers", lambda: health.postgres(settings))
     wait_for("Valkey answers", lambda: health.valkey(settings))
     create_roles_and_databases(health.admin_dsn(settings), settings, ("airlock",))
-    migrate(settings)
+    migrate(settings, TRANSITIONS)

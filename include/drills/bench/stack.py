@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from include.local import airflow, supervisor
+from include.local import airflow, airflow_settings, supervisor
 from include.local.processes import Process, default_processes
 from include.settings import Settings, settings
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
     more = {"name": "plain", "classpath": local, "kwargs": {"path": str(folder), "refresh_interval": 1}}
-    listed = [*airflow.bundles("include.flow.bundle.PlanBundle"), more]
+    listed = [*airflow_settings.bundles("include.flow.bundle.PlanBundle"), more]
     airflow.main({"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(listed)})
     return 0
 

@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 
+from include.agents import budgets
 from include.database.unit_of_work import transaction
 from include.drills.chaos import store, targets
 from include.drills.chaos.client import Clients
 from include.drills.chaos.models import Fault, Options
-from include.drills.chaos.watch import Watch
+from include.drills.chaos.watch import Outages
 from include.errors import AirlockError, Unavailable
 from include.faults import POINTS
 from include.local import control
@@ -34,7 +35,7 @@ class Killer:
     def __init__(self, settings: Settings, options: Options, clients: Clients, tasks: int, say: Say) -> None:
         self._settings, self._options, self._clients, self._tasks, self._say = settings, options, clients, tasks, say
         self._chance = random.Random(f"kills {options.seed}")
-        self.watch = Watch(settings)
+        self.watch = Outages(settings)
         self.manual: list[str] = []
         self._began = time.monotonic()
         self._points = list[str]()
@@ -73,7 +74,7 @@ class Killer:
     def _merged(self) -> int:
         try:
             with transaction("owner") as connection:
-                return int(store.progress(connection)["merged"])
+                return store.merged(connection)
         except Unavailable:
             return 0
 
@@ -119,7 +120,7 @@ class Killer:
         else:
             raise Unavailable(f"Airlock does not come up after {target} was killed. Look at the logs in {self._settings.logs_dir}.")
         with transaction("owner") as connection:
-            store.raise_budgets(connection, BUDGET_MICRO)
+            budgets.raise_all(connection, BUDGET_MICRO)
         self.watch.back(target)
 
     def _stop(self, target: str) -> None:

@@ -79,8 +79,7 @@ def component_pid(settings: Settings, name: str) -> int | None:
 def _supervised(settings: Settings, name: str) -> int | None:
     if control.supervisor_pid(settings.home) is None:
         return None
-    pid = control.state(settings.home).get("processes", {}).get(name, {}).get("pid")
-    return int(pid) if pid else None
+    return control.state(settings.home).process(name).pid
 
 
 def _worker(settings: Settings, chance: random.Random) -> Hit:
@@ -90,11 +89,11 @@ def _worker(settings: Settings, chance: random.Random) -> Hit:
     except Unavailable:
         return Hit(())
     running = sandboxes.processes(folders.root(settings))
-    there = [row for row in live if running.get(row["sandbox"])]
+    there = [each for each in live if running.get(each.sandbox)]
     if not there:
         return Hit(())
-    row = chance.choice(there)
-    return Hit(tuple(running[row["sandbox"]]), row["lease"])
+    chosen = chance.choice(there)
+    return Hit(tuple(running[chosen.sandbox]), chosen.lease)
 
 
 def send(hit: Hit, number: int) -> None:

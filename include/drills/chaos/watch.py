@@ -32,7 +32,7 @@ class Outage:
     began: float = field(default_factory=time.monotonic)
 
 
-class Watch:
+class Outages:
     """Looks twice a second whether what was killed is ready again, and remembers every fault."""
 
     def __init__(self, settings: Settings) -> None:
@@ -109,8 +109,8 @@ class Watch:
     def _process_is_back(self, name: str, killed: tuple[int, ...]) -> bool:
         if control.supervisor_pid(self._settings.home) is None:
             return False
-        child = control.state(self._settings.home).get("processes", {}).get(name, {})
-        return child.get("state") == "ready" and bool(child.get("pid")) and child["pid"] not in killed
+        process = control.state(self._settings.home).process(name)
+        return process.state == "ready" and process.pid not in (None, *killed)
 
     def _component_is_back(self, name: str, outage: Outage) -> bool:
         if component_pid(self._settings, name) in (None, *outage.hit.pids):

@@ -22,7 +22,7 @@ class AdmitStep(Step):
     """Grants the next attempt of a task run."""
 
     def advance(self, context: Any) -> Any:
-        """Ask to be admitted; again once the work of the attempt that is resumed is taken in, which no transaction waits for."""
+        """Ask for admission. If a lost attempt's commits must be imported first, do that outside the transaction and ask again."""
         repository, said = self._ask(context, None)
         while said.left is not None:
             self.log.info(said.words)

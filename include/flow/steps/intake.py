@@ -1,4 +1,4 @@
-"""intake: the first step of submit_goal. Checks what only a look can tell, stores the goal, and runs the base's own tests once."""
+"""intake: the first step of submit_goal. Checks repository, branch and agent, stores the goal, and runs the base's own tests once."""
 
 from __future__ import annotations
 

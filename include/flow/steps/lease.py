@@ -20,7 +20,8 @@ from include.flow.steps.base import RETRIES, fail
 from include.flow.taken import settle, what_became
 from include.goals import service as goals
 from include.settings import settings
-from include.tasks import watching
+from include.tasks import people, watching
+from include.tasks import service as tasks
 from include.tasks.watching import Seen, Watcher
 
 TOLD_S = 20.0
@@ -94,7 +95,7 @@ class LeaseTrigger(BaseTrigger):
             self.log.info(seen.words)
 
     async def on_kill(self) -> None:
-        """A person marked or cleared the step, or another triggerer took over: ask for a revoke of this epoch, which is fenced.
+        """Revoke this epoch if a person marked the step; Airflow calls this also for a clear, and when another triggerer takes over.
 
         Still deferred, or cleared alone: another trigger has it. Marked: revoke at once. Cleared with its admit: see ``settle``. If Airflow
         is too busy to say, nothing is revoked: that looks the same for all of these.
@@ -118,8 +119,8 @@ class LeaseTrigger(BaseTrigger):
         """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
-            run = goals.ensure(connection, ti.dag_id, ti.run_id)
-            if watching.cancel_killed(connection, run.id, self.task_key, (str(ti.id), self._epoch), left_at):
+            task = tasks.lock(connection, goals.ensure(connection, ti.dag_id, ti.run_id).id, self.task_key)
+            if people.end_unwatched(connection, task, str(ti.id), self._epoch, left_at):
                 self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
 
 

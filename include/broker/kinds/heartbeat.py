@@ -1,0 +1,10 @@
+"""heartbeat: the worker lives, and says what it does."""
+
+from __future__ import annotations
+
+from include.broker.effects import Effects, Opened
+
+
+def gather(effects: Effects, message: Opened) -> None:
+    """Keep the worker's own words; of many in a batch the last ones."""
+    effects.steps[message.attempt] = message.clean(message.envelope.payload.step)

@@ -1,0 +1,52 @@
+"""question: a decision beyond the worker's scope; the agent's planner model answers it in one call, on the same lease."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from include.broker import questions
+from include.broker.calls import perform
+from include.broker.effects import Effects, Opened
+from include.broker.models import Call, Pending, Reply
+from include.broker.process import Process
+from include.database.unit_of_work import AsyncConnection
+from include.messages.models import Question
+
+
+def gather(effects: Effects, message: Opened) -> None:
+    """Keep the question until it is answered; one that blocks stops the worker."""
+    effects.asked = True
+    asked = Question.model_validate(message.clean(message.envelope.payload.model_dump()))
+    effects.questions.append((message.envelope.id, message.attempt, asked))
+    if asked.urgency == "blocking":
+        effects.blocked.append(message.attempt)
+
+
+class _Asking(NamedTuple):
+    """A worker that waits for an answer."""
+
+    call: Call
+    pending: Pending
+
+    async def keep(self, connection: AsyncConnection, reply: Reply) -> None:
+        """The worker gets the model's answer."""
+        await questions.keep(connection, self.call.agent, self.pending, questions.read(reply.text), self.call.model)
+
+    async def fail(self, connection: AsyncConnection, kind: str, message: str) -> None:
+        """The worker is told that there is none."""
+        await questions.keep_no_answer(connection, self.call.agent, self.pending, f"{kind}: {message}")
+
+
+async def answer(process: Process, pending: Pending) -> None:
+    """Make the call that answers the question."""
+
+    async def prepare(connection: AsyncConnection) -> Call:
+        return await questions.call(connection, await process.models(connection), pending)
+
+    call = await process.transact(prepare)
+    await perform(process, call, _Asking(call, pending))
+
+
+async def lose(connection: AsyncConnection, agent: str, pending: Pending, story: str) -> None:
+    """A broker died over the call: there is no answer."""
+    await questions.keep_no_answer(connection, agent, pending, story)
