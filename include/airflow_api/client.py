@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from include.airflow_api.models import DagTold, LogLine, Problem, RunsTold, RunTold, Started, StepLog, StepsTold, StepTold, Token
+from include.airflow_api.models import DagTold, LogLine, Refusal, RunsTold, RunTold, Started, StepLog, StepsTold, StepTold, Token
 from include.errors import Unavailable
 from include.settings import Settings
 
@@ -201,7 +201,7 @@ def _last_error(log: StepLog) -> str:
 def _detail(answer: httpx.Response) -> str:
     """Why Airflow refused, in its own words."""
     try:
-        detail = Problem.model_validate_json(answer.content).detail
+        detail = Refusal.model_validate_json(answer.content).detail
     except ValueError:
         detail = ""
     return (detail if isinstance(detail, str) else json.dumps(detail)) or f"Airflow answers {answer.status_code}"

@@ -9,7 +9,7 @@ import time
 import httpx
 
 from include.airflow_api.client import STEP_S, Airflow, AsyncAirflow
-from include.airflow_api.models import DoorAnswer, Problem, ReworkAsk
+from include.airflow_api.models import DoorAnswer, Refusal, ReworkAsk
 from include.errors import Refused, Unavailable
 from include.settings import settings
 
@@ -62,6 +62,6 @@ def _read(response: httpx.Response) -> DoorAnswer | None:
     """The door's answer; None: asking again may help (404 too: while the API server starts or its plugin is missing)."""
     if response.status_code == 200:
         return DoorAnswer.model_validate_json(response.content)
-    if response.status_code in (403, 422) and (problem := Problem.model_validate_json(response.content)).detail:
+    if response.status_code in (403, 422) and (problem := Refusal.model_validate_json(response.content)).detail:
         raise Refused(f"The door refused: {problem.detail}")
     return None

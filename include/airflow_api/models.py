@@ -78,7 +78,7 @@ class Token(_Told):
     access_token: str
 
 
-class Problem(_Told):
+class Refusal(_Told):
     """Why Airflow or the door refused."""
 
     detail: Any = ""

@@ -21,7 +21,7 @@ from include.repository import service as repositories
 from include.repository.models import Registered
 from include.settings import Settings
 from include.views import goals
-from include.views.models import TakenIn
+from include.views.models import GoalOfKey
 
 
 def register(word: str) -> Registered:
@@ -107,7 +107,7 @@ def conf(request: GoalRequest) -> dict[str, Any]:
     return {**request.model_dump(mode="json"), "wait": False, "submitted_by": operator().name}
 
 
-def submit(settings: Settings, request: GoalRequest, patience_s: float = 120.0) -> TakenIn:
+def submit(settings: Settings, request: GoalRequest, patience_s: float = 120.0) -> GoalOfKey:
     """Submit, and wait until the goal is taken in.
 
     Raises:
@@ -137,7 +137,7 @@ def _refuse_another_body(airflow: Airflow, run_id: str, key: str, body: dict[str
         raise Conflict("key", f"{key!r} was used before for another goal", "Use a new key, or the same body.")
 
 
-def _wait_for_the_goal(airflow: Airflow, run_id: str, key: str, patience_s: float) -> TakenIn:
+def _wait_for_the_goal(airflow: Airflow, run_id: str, key: str, patience_s: float) -> GoalOfKey:
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         if taken := look(lambda connection: goals.of_key(connection, key)):

@@ -10,7 +10,7 @@ from include.database.unit_of_work import Connection
 from include.errors import NotFound
 from include.frozen import Frozen
 from include.tasks.models import TaskRunState
-from include.views.models import GoalHead, GoalLine, GoalView, NoticeView, TakenIn, TaskView, VerdictView
+from include.views.models import GoalHead, GoalLine, GoalOfKey, GoalView, NoticeView, TaskView, VerdictView
 
 _SQL = load(__file__)
 _SHORTEST = 4
@@ -86,9 +86,9 @@ def newest(connection: Connection, limit: int = 50) -> list[GoalLine]:
     return rows.every(connection, GoalLine, _SQL.goal_list, limit=limit)
 
 
-def of_key(connection: Connection, key: str) -> TakenIn | None:
+def of_key(connection: Connection, key: str) -> GoalOfKey | None:
     """Find the goal that an idempotency key made; None: it is not taken in yet."""
-    return rows.maybe(connection, TakenIn, _SQL.goal_by_key, key=key)
+    return rows.maybe(connection, GoalOfKey, _SQL.goal_by_key, key=key)
 
 
 def picture(connection: Connection, run: str) -> GoalView:

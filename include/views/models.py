@@ -25,7 +25,7 @@ class GoalLine(Frozen):
     landed_commit: str | None
 
 
-class TakenIn(Frozen):
+class GoalOfKey(Frozen):
     """The goal that an idempotency key made, and its first run."""
 
     goal: str
