@@ -19,10 +19,10 @@ from include.cli import goal as goal_cli
 from include.cli import repo as repo_cli
 from include.cli.person import look, operator, transact
 from include.errors import AirlockError, BadInput
+from include.fleet import service as fleet
 from include.governance import commands as operators
 from include.local import checks, control, keys
 from include.settings import ROOT, load
-from include.views import machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,7 +112,7 @@ def status() -> None:
 
 def _print_nodes() -> None:
     try:
-        for node in look(machine.nodes):
+        for node in look(fleet.nodes):
             notice = f" ({node.notice})" if node.notice else ""
             print(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
     except AirlockError:

@@ -13,7 +13,7 @@ from include.local import leftovers as processes
 from include.sandbox import folders, workspace
 from include.sandbox.leftovers import leftovers as of_sandboxes
 from include.settings import Settings
-from include.views import machine
+from include.views import leftovers as left
 
 
 def leftovers(settings: Settings) -> dict[str, int]:
@@ -27,7 +27,7 @@ def leftovers(settings: Settings) -> dict[str, int]:
         found.update(processes=len(processes.find(settings.home)))
         return dict(found)
     with transaction("cli") as connection:  # whose own sessions are seen, which a viewer does not see
-        known = machine.leftovers(connection)
+        known = left.picture(connection)
     stray = [key for key in streams(settings) if key.split(":")[1] not in known.live_task_runs]
     found.update(streams=len(stray), leases=known.leases, locks=known.locks)
     return dict(found)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from include.agents import service as agents
 from include.airflow_api.client import Airflow
 from include.cli import progress, result
 from include.cli.options import of_model
@@ -19,7 +20,7 @@ from include.governance import commands
 from include.local import control
 from include.settings import Settings, load
 from include.tasks.models import GoalRunState
-from include.views import goals, machine
+from include.views import goals
 from include.views.models import GoalView
 
 app = typer.Typer(no_args_is_help=True, help="Goals: what you want, against one repository.")
@@ -70,14 +71,14 @@ def submit(
 
 
 def _warn_of_uncommitted(path: Path) -> None:
-    from include.cli.submit import uncommitted
+    from include.repository import as_person
 
-    if count := uncommitted(path):
+    if count := as_person.uncommitted(path):
         print(f"Note: {count} changed files in {path} are not committed, and so not part of the goal.", file=sys.stderr)
 
 
 def _require_broker(settings: Settings, agent: str) -> None:
-    known = look(machine.agents)
+    known = look(agents.names)
     if agent not in known:
         raise BadInput("agent", f"{agent!r} is not an agent", f"Known: {', '.join(known)}.")
     if f"broker-{agent}" not in control.state(settings.home).processes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from include.cli.progress import OFFLINE, money
+from include.repository import as_person
 from include.settings import Settings
 from include.tasks.models import TaskRunState
 from include.views.models import GoalHead, GoalView, VerdictView
@@ -18,11 +19,8 @@ def commits(goal: GoalHead) -> list[str]:
     """List the commits that landed on the base branch, newest first, as ``git log --oneline`` shows them."""
     if not goal.landed_commit or not goal.base_commit:
         return []
-    span = f"{goal.base_commit}..{goal.landed_commit}"
-    done = subprocess.run(
-        ["git", "-C", goal.repository_path, "log", "--oneline", "--no-decorate", span], capture_output=True, text=True, check=False
-    )
-    return done.stdout.splitlines() if done.returncode == 0 else [f"{goal.landed_commit[:12]} (not readable in {goal.repository_path})"]
+    found = as_person.commits_between(Path(goal.repository_path), goal.base_commit, goal.landed_commit)
+    return [f"{goal.landed_commit[:12]} (not readable in {goal.repository_path})"] if found is None else found
 
 
 def address(settings: Settings, goal: GoalHead) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from include.flow.poke import poke
 from include.goals.models import GoalRequest
 from include.goals.rules import SUBMIT, submission_run
 from include.plans.models import Plan
+from include.repository import as_person
 from include.repository import service as repositories
 from include.repository.models import Registered
 from include.settings import Settings
@@ -48,18 +48,12 @@ def git_root(path: Path) -> Path:
         raise BadInput(
             "repo", f"{str(path)!r} is neither a registered repository nor a folder", "See `./airlock repo list`, or give a path."
         )
-    done = subprocess.run(["git", "-C", str(path), "rev-parse", "--absolute-git-dir"], capture_output=True, text=True, check=False)
-    if done.returncode:
+    git_dir = as_person.git_dir(path)
+    if git_dir is None:
         raise BadInput("repo", f"{path} is not a git repository", f"Make it one: git -C {path} init, add, commit.")
-    if not (path / ".git").exists() and Path(done.stdout.strip()) != path:
+    if not (path / ".git").exists() and git_dir != path:
         raise BadInput("repo", f"{path} lies inside a git repository", "Give the folder that holds .git.")
     return path
-
-
-def uncommitted(path: Path) -> int:
-    """Count how many files of a work tree differ from its last commit (0 for a bare repository)."""
-    done = subprocess.run(["git", "-C", str(path), "status", "--porcelain"], capture_output=True, text=True, check=False)
-    return len(done.stdout.splitlines()) if done.returncode == 0 else 0
 
 
 def read_plan(path: Path) -> Plan:

@@ -11,10 +11,6 @@ SELECT green IS NOT NULL FROM verdicts WHERE id = %(subject)s::uuid
 -- name: answered | the broker has answered a model request
 SELECT state <> 'requested' FROM model_requests WHERE address = %(subject)s
 
--- name: room | a node has room for one more worker
-SELECT %(subject)s::text IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
-  AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity)
-
 -- name: due | PostgreSQL's clock lets the next attempt of a task run in (or a person has moved it)
 SELECT state <> 'PENDING_RETRY' OR due_at IS NULL OR due_at <= clock_timestamp() FROM task_runs WHERE id = %(subject)s
 

@@ -26,5 +26,5 @@ def tested(settings: Settings, asked: Asked) -> TestReport | NotYet:
     with transaction("airflow") as connection:
         to_start = leases.watch_verification(connection, found.lease)
     if to_start:
-        ensure_sandbox(found.sandbox)
+        ensure_sandbox(found.node, found.sandbox)
     return NotYet("evidence", str(found.lease), f"Running the tests of {asked.subject.commit[:12]} in a fresh sandbox ({found.sandbox}).")

@@ -17,6 +17,7 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection, kept_connections, listening, pooled_transaction
 from include.errors import Unavailable
+from include.fleet import service as fleet
 from include.flow.taken import settle
 
 _SQL = load(__file__)
@@ -24,12 +25,14 @@ PATIENCE_S = 12.0
 """A deferral costs 3 to 4 s, so what is usually shorter than that is waited for in the step."""
 LOOK_AGAIN_S = 0.5
 """Between two looks, should nobody tell; much less than the minute after which a verification counts as unwatched."""
+ROOM = "room"
+"""The one question that is none of this folder's queries: does a node have a place for one more worker? Only the fleet knows."""
 _TOLD_ON = {"evidence": "evidence", "judged": "judged", "answered": "model_request", "run_ended": "airlock_state"}
 """The channel on which PostgreSQL tells that a query's answer may have changed; the others are only looked at."""
 
 
 class NotYet(NamedTuple):
-    """What is waited for: a query of this folder's queries.sql, its subject, and the words for the log."""
+    """What is waited for: a query of this folder's queries.sql (or ``ROOM``), its subject, and the words for the log."""
 
     query: str
     subject: str
@@ -81,6 +84,8 @@ def _ready_by(end: float, what: NotYet) -> bool:
 
 
 def _ask(connection: Connection, query: str, subject: str) -> bool:
+    if query == ROOM:
+        return fleet.has_room(connection)
     return bool(rows.scalar(connection, getattr(_SQL, query), subject=subject))
 
 

@@ -40,7 +40,7 @@ def find_or_grant(connection: Connection, settings: Settings, asked: Asked) -> V
     _require_wanted(connection, asked.subject)
     bundles.export_bundle(settings, mirror.path_of(settings, asked.repository), asked.subject.commit)
     grant = leases.grant_verify(connection, asked.subject, settings.test_timeout_s, asked.ti_id)
-    return Verification(grant.lease, grant.sandbox, 1, None)
+    return Verification(grant.lease, grant.sandbox, grant.node, 1, None)
 
 
 def _require_wanted(connection: Connection, subject: Subject) -> None:

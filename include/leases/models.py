@@ -9,13 +9,6 @@ from uuid import UUID
 from include.frozen import Frozen
 
 
-class Node(Frozen):
-    """A node that a lease is granted on, and which rung holds its sandboxes."""
-
-    name: str
-    rung: str
-
-
 class Grant(NamedTuple):
     """A lease as it was granted."""
 
@@ -110,5 +103,6 @@ class Verification(NamedTuple):
 
     lease: UUID
     sandbox: str
+    node: str
     tries: int
     evidence: Evidence | None

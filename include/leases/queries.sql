@@ -6,19 +6,6 @@ VALUES (%(id)s, %(kind)s, %(sandbox)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(
 -- name: store_keys | two random keys, one a direction
 INSERT INTO attempt_keys (lease, in_key, out_key) VALUES (%(lease)s, %(in_key)s, %(out_key)s)
 
--- name: one_at_a_time | two grants cannot take the last place
-SELECT pg_advisory_xact_lock(hashtext('airlock grant'))
-
--- name: pick_node | the live node with most room
-SELECT n.name, n.rung FROM nodes n
-WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
-  AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity
-ORDER BY (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.ended_at IS NULL) - n.capacity, n.name
-LIMIT 1
-
--- name: live_node | any live node, with or without room
-SELECT name, rung FROM nodes WHERE heartbeat_at > clock_timestamp() - interval '30 seconds' ORDER BY name LIMIT 1
-
 -- name: revoke_of_task | revoke what still lives of a task run; the grace runs on PostgreSQL's clock
 UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s, grace = make_interval(secs => %(grace)s)
 WHERE task_run = %(task_run)s AND ended_at IS NULL AND revoked_at IS NULL
@@ -44,7 +31,7 @@ UPDATE leases SET watched_at = clock_timestamp(), ti_id = %(ti_id)s WHERE id = %
 UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL RETURNING started_at IS NULL AS to_start
 
 -- name: newest_verify | the newest verification of a commit for one asker, with its evidence
-SELECT l.id AS lease, l.sandbox, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log,
+SELECT l.id AS lease, l.sandbox, l.node, e.exit_code, e.out_of_memory, e.because, e.handin_sha256, e.handin_refused, e.log,
        (SELECT count(*) FROM leases n WHERE n.kind = 'verify' AND n.input_commit = l.input_commit
           AND n.task_run IS NOT DISTINCT FROM l.task_run AND n.epoch IS NOT DISTINCT FROM l.epoch) AS tries
 FROM leases l LEFT JOIN evidence e ON e.lease = l.id
@@ -94,3 +81,16 @@ WHERE id = %(lease)s
 
 -- name: add_excess | real cost beyond the reserved worst case breaks the lease
 UPDATE leases SET excess_micro = excess_micro + %(excess)s WHERE id = %(lease)s
+
+-- name: started | the sandbox runs; from now on its worker has the heartbeat timeout for its first word
+UPDATE leases SET heartbeat_at = CASE WHEN started_at IS NULL THEN clock_timestamp() ELSE heartbeat_at END,
+  started_at = COALESCE(started_at, clock_timestamp()) WHERE id = %(lease)s AND ended_at IS NULL
+
+-- name: forget_keys | with the attempt go its keys
+DELETE FROM attempt_keys WHERE lease = %(lease)s
+
+-- name: forget_keys_of_ended | that a warden which was killed in between has left
+DELETE FROM attempt_keys k USING leases l WHERE l.id = k.lease AND l.node = %(node)s AND l.ended_at IS NOT NULL
+
+-- name: ended | evidence is stored and the sandbox is gone
+UPDATE leases SET ended_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL

@@ -14,9 +14,12 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Unavailable
+from include.fleet import service as fleet
+from include.fleet.models import Need, Placement
+from include.fleet.rules import ALIVE_S
 from include.frozen import Frozen
 from include.governance import service as governance
-from include.leases.models import Evidence, Grant, Node, Subject, Verification, Work, WorkLease
+from include.leases.models import Evidence, Grant, Subject, Verification, Work, WorkLease
 from include.settings import Settings
 from include.tasks.models import AttemptRef
 
@@ -27,17 +30,11 @@ WARDEN_PATIENCE_S = 5.0
 """Seconds past the grace after which an end that the warden has not told is not waited for any longer."""
 
 
-def find_room(connection: Connection) -> Node | None:
-    """Find a live node with room for one more worker; no other grant is made until the transaction ends. None: wait."""
-    connection.execute(_SQL.one_at_a_time)
-    return rows.maybe(connection, Node, _SQL.pick_node)
-
-
-def grant_work(connection: Connection, node: Node, work: Work) -> Grant:
+def grant_work(connection: Connection, node: Placement, work: Work) -> Grant:
     """Grant the lease of an attempt and its two keys. The attempt's row must exist.
 
     Args:
-        node: from ``find_room``.
+        node: where its sandbox is placed, see ``fleet.service.place``.
         work: what it is for, with its terms.
     """
     lease, terms = new_id(), work.terms
@@ -59,13 +56,12 @@ def grant_verify(connection: Connection, subject: Subject, seconds: int, ti_id: 
         ti_id: the Airflow task instance that asks.
 
     Raises:
-        Unavailable: no warden has given a heartbeat in the last 30 s.
+        Unavailable: no node is alive.
     """
-    node = rows.maybe(connection, Node, _SQL.live_node)
+    node = fleet.place(connection, Need.VERIFY)
     if node is None:
-        raise Unavailable(
-            "No node is alive: no warden has given a heartbeat for 30 s. Look at `./airlock status` and `./airlock logs warden`."
-        )
+        silent = f"no warden has given a heartbeat for {ALIVE_S:g} s"
+        raise Unavailable(f"No node is alive: {silent}. Look at `./airlock status` and `./airlock logs warden`.")
     lease = new_id()
     return _grant(
         connection, node, id=lease, kind="verify", sandbox=f"airlock-v-{lease.hex[-12:]}", goal_run=subject.goal_run,
@@ -74,9 +70,9 @@ def grant_verify(connection: Connection, subject: Subject, seconds: int, ti_id: 
     )  # fmt: skip
 
 
-def _grant(connection: Connection, node: Node, *, id: UUID, sandbox: str, **columns: Any) -> Grant:
-    connection.execute(_SQL.grant_lease, {"node": node.name, "id": id, "sandbox": sandbox, **columns})
-    return Grant(id, sandbox, node.name, node.rung)
+def _grant(connection: Connection, node: Placement, *, id: UUID, sandbox: str, **columns: Any) -> Grant:
+    connection.execute(_SQL.grant_lease, {"node": node.node, "id": id, "sandbox": sandbox, **columns})
+    return Grant(id, sandbox, node.node, node.rung)
 
 
 def work_lease(connection: Connection, settings: Settings, attempt: AttemptRef, calm_s: float | None = None) -> WorkLease | None:
@@ -105,6 +101,7 @@ class _Newest(Frozen):
 
     lease: UUID
     sandbox: str
+    node: str
     tries: int
     exit_code: int | None
     out_of_memory: bool | None
@@ -120,7 +117,7 @@ def verification(connection: Connection, subject: Subject) -> Verification | Non
     if found is None:
         return None
     seen = found.model_dump(include=set(Evidence.model_fields))
-    return Verification(found.lease, found.sandbox, found.tries, None if found.log is None else Evidence(**seen))
+    return Verification(found.lease, found.sandbox, found.node, found.tries, None if found.log is None else Evidence(**seen))
 
 
 def revoke_task(connection: Connection, task_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> None:

@@ -15,7 +15,7 @@ from include.leases.models import WorkLease
 from include.merge.service import candidate_ref
 from include.plans.models import Plan, Task
 from include.repository import mirror, quarantine, trees
-from include.repository.models import Candidate, Conflict
+from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import LIVE, AttemptRef, Failure, TaskRunState
@@ -87,14 +87,14 @@ def candidate(settings: Settings, opened: Opened) -> Candidate | Failed:
     if opened.lease.handin_sha256:
         try:
             handin = settings.handins_dir / str(opened.lease.id)
-            tip = quarantine.accept(settings, repository, handin, tip, *opened.attempt)
+            tip = quarantine.accept(repository, handin, tip, *opened.attempt)
         except BundleRefused as error:
             return Failed(Failure.REFUSED_HANDIN, f"The quarantine refused the hand-in: {error}", f"Your commits were refused: {error}")
     target = trees.resolve(repository, f"refs/heads/{opened.run.goal_branch}")
     trailers = {"Task": opened.task.key, "Task-Run": opened.attempt.task_run, "Attempt": str(opened.attempt.epoch)}
     when = int(opened.lease.granted_at.timestamp())
     made = trees.merge_in_memory(repository, target, tip, f"{opened.task.title}\n\n{opened.summary}", trailers, when)
-    if isinstance(made, Conflict):
+    if isinstance(made, MergeConflict):
         words = f"The work does not merge with what others merged meanwhile: {made.words()}."
         return Failed(Failure.CONFLICT, words, words + " Start from the files as they are now.")
     trees.set_ref(repository, candidate_ref(opened.attempt), made.commit)

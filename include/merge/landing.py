@@ -12,8 +12,8 @@ from include.errors import Refused
 from include.goals import service as goals
 from include.merge.models import Landed, Landing, LandingConflict, LockedRun
 from include.merge.service import lock_run
-from include.repository import mirror, person, trees
-from include.repository.models import Candidate, Conflict
+from include.repository import mirror, remotes, trees
+from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
 
 _SQL = load(__file__)
@@ -36,7 +36,7 @@ def prepare_landing(connection: Connection, settings: Settings, goal_run: str) -
         return Landing(pushed, base, needs_verification=False, nothing_to_do=True)
     message, trailers = _words(connection, run)
     candidate = trees.merge_in_memory(repository, base, tip, message, trailers, trees.committed_at(repository, tip))
-    if isinstance(candidate, Conflict):
+    if isinstance(candidate, MergeConflict):
         note = _keep(repository, run, tip)
         words = f"{run.goal_branch} cannot be merged into {run.base_branch}: {candidate.words()}. {note}"
         raise LandingConflict(words, candidate.paths, run.goal_branch)
@@ -61,7 +61,8 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
     commit = landing.candidate.commit
     if not landing.nothing_to_do and not _is_green(connection, goal_run, landing.candidate.tree):
         raise Refused(f"tree {landing.candidate.tree[:12]} has no green verdict in goal run {goal_run}; nothing was landed")
-    person.mend(repository)
+    remote = remotes.at(run.path)
+    remote.mend(repository)
     now = mirror.fetch_base(settings, run.repository, run.path, run.base_branch)
     if trees.is_ancestor(repository, commit, now):
         return _record(connection, run, Landed("already", commit, run.landing_note))
@@ -69,7 +70,7 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
         return Landed("moved", None, f"{run.base_branch} has moved to {now[:12]}")
     ref = f"refs/heads/{run.base_branch}"
     faults.point("landing.push.before")
-    refusal = person.push(repository, run.path, commit, ref, now)
+    refusal = remote.push(repository, commit, ref, now)
     faults.point("landing.push.after")
     if refusal is None:
         return _record(connection, run, Landed("landed", commit, ""))
@@ -91,7 +92,7 @@ def keep_branch(connection: Connection, settings: Settings, goal_run: str) -> st
 
 
 def _keep(repository: Path, run: LockedRun, commit: str) -> str:
-    person.keep(repository, run.path, commit, f"refs/heads/{run.goal_branch}")
+    remotes.at(run.path).keep(repository, commit, f"refs/heads/{run.goal_branch}")
     return f"The work is on the branch {run.goal_branch} of {run.path} (`git merge {run.goal_branch}` brings it in)."
 
 

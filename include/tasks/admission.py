@@ -9,9 +9,11 @@ from include import faults
 from include.agents import service as agents
 from include.catalog import store as catalog
 from include.database.unit_of_work import Connection
+from include.fleet import service as fleet
+from include.fleet.models import Need, Placement
 from include.goals.models import LockedGoalRun
 from include.leases import service as leases
-from include.leases.models import Node, Terms, Work
+from include.leases.models import Terms, Work
 from include.plans.models import Plan, Task
 from include.policy import service as policy
 from include.policy.models import AdmissionRequest
@@ -102,7 +104,7 @@ def entry(
     left = resume.left_behind(connection, row.attempt._replace(epoch=source)) if source else None
     if left is not None and not left.over:
         return Admission("wait", f"Attempt {left.epoch} is being ended; what it committed is kept.", "over", str(left.lease))
-    node = leases.find_room(connection)
+    node = fleet.place(connection, Need.WORK)
     if node is None:
         return Admission("wait", "All places are taken (or no warden is alive); waiting for room.", "room", "any")
     if left is not None and left.handed_in and (taken is None or taken.epoch != left.epoch):
@@ -129,7 +131,7 @@ def _need_not_enter(run: LockedGoalRun, row: LockedTaskRun, cleared: bool, by_pe
     return None
 
 
-def _admit(connection: Connection, settings: Settings, asked: _Asked, node: Node, start: Callable[[], _Start]) -> Admission:
+def _admit(connection: Connection, settings: Settings, asked: _Asked, node: Placement, start: Callable[[], _Start]) -> Admission:
     row = asked.row
     tasks.to_policy_check(connection, row)
     decision = policy.decide_admission(connection, _request(connection, asked), asked.run.id, row.epoch + 1)
@@ -170,7 +172,7 @@ def _request(connection: Connection, asked: _Asked) -> AdmissionRequest:
     )
 
 
-def _grant(connection: Connection, settings: Settings, asked: _Asked, node: Node, start: _Start) -> Admission:
+def _grant(connection: Connection, settings: Settings, asked: _Asked, node: Placement, start: _Start) -> Admission:
     run, row, task = asked.run, asked.row, asked.task
     bundles.export_bundle(settings, mirror.path_of(settings, run.repository), start.commit)
     leases.revoke_task(connection, row.id, "a newer attempt took over")

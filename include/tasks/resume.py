@@ -78,7 +78,7 @@ def take_in(settings: Settings, repository: str, left: Left) -> Taken:
     handin = settings.handins_dir / str(left.lease)
     where = mirror.path_of(settings, repository)
     try:
-        return Taken(left.epoch, quarantine.accept(settings, where, handin, left.input_commit, left.task_run, left.epoch))
+        return Taken(left.epoch, quarantine.accept(where, handin, left.input_commit, left.task_run, left.epoch))
     except BundleRefused as error:
         return Taken(left.epoch, None, str(error))
 

@@ -6,10 +6,10 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import NotFound, StaleEpoch
+from include.fleet.models import Placement
 from include.frozen import Frozen
 from include.governance import service as governance
 from include.leases import service as leases
-from include.leases.models import Node
 from include.tasks.models import Attempt, AttemptRef, Ending, Failure, LockedTaskRun, TaskRunState
 from include.tasks.rules import ended_as
 
@@ -89,14 +89,14 @@ def to_policy_check(connection: Connection, task: LockedTaskRun) -> None:
     set_state(connection, task, TaskRunState.POLICY_CHECK)
 
 
-def new_attempt(connection: Connection, task: LockedTaskRun, node: Node, resumed_from: int | None, admit_tries: int) -> AttemptRef:
+def new_attempt(connection: Connection, task: LockedTaskRun, node: Placement, resumed_from: int | None, admit_tries: int) -> AttemptRef:
     """Make the next epoch and its attempt, which goes on from that of an older epoch or starts over.
 
     Args:
         admit_tries: how many tries Airflow allows the admit step that grants it, see ``cleared_since``.
     """
     epoch = rows.scalar(connection, _SQL.next_epoch, task_run=task.id)
-    names = {"task_run": task.id, "epoch": epoch, "node": node.name, "rung": node.rung, "resumed_from": resumed_from,
+    names = {"task_run": task.id, "epoch": epoch, "node": node.node, "rung": node.rung, "resumed_from": resumed_from,
              "admit_tries": admit_tries}  # fmt: skip
     connection.execute(_SQL.insert_attempt, names)
     return AttemptRef(task.id, epoch)

@@ -105,16 +105,6 @@ class GoalView(GoalHead):
     notices: tuple[NoticeView, ...]
 
 
-class NodeView(Frozen):
-    """A node, and the rung that holds its workers; ``notice`` says what this rung lacks."""
-
-    name: str
-    rung: str
-    notice: str
-    capacity: int
-    alive: bool
-
-
 class Leftovers(Frozen):
     """How many leases and locks there are that nothing needs, and of which task runs the streams may be there."""
 

@@ -44,12 +44,6 @@ SELECT kind, task_run, words, created_at FROM notices WHERE goal_run = %(run)s O
 -- name: live_sandboxes | sandboxes of a run that are still there
 SELECT sandbox FROM leases WHERE goal_run = %(run)s AND ended_at IS NULL
 
--- name: agents | the names of all agents
-SELECT name FROM agents ORDER BY name
-
--- name: nodes | the nodes and what holds their workers
-SELECT name, rung, notice, capacity, heartbeat_at > clock_timestamp() - interval '30 seconds' AS alive FROM nodes ORDER BY name
-
 -- name: leftovers | what should be gone once nothing is at work
 SELECT (SELECT count(*) FROM leases WHERE ended_at IS NULL AND revoked_at IS NOT NULL)
      + (SELECT count(*) FROM leases l JOIN goal_runs r ON r.id = l.goal_run WHERE l.ended_at IS NULL AND l.revoked_at IS NULL AND r.ended_at IS NOT NULL)

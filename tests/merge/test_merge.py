@@ -16,7 +16,7 @@ from include.database.unit_of_work import transaction
 from include.errors import IllegalTransition, Refused, StaleEpoch
 from include.merge import service
 from include.repository import trees
-from include.repository.models import Candidate, Conflict
+from include.repository.models import Candidate, MergeConflict
 from include.settings import ROOT
 from include.tasks.models import AttemptRef
 from tests.merge.world import RUN, World
@@ -89,7 +89,7 @@ def test_conflict_names_the_paths(world: World) -> None:
     world.verify(first)
     world.merge(first)
     found = world.verify(second)
-    assert isinstance(found, Conflict)
+    assert isinstance(found, MergeConflict)
     assert found.paths == ("a.py",) and "content" in found.messages[0]
 
 

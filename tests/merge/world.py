@@ -14,7 +14,7 @@ from include.gate import verifier
 from include.gate.models import Bounds, Case, Facts
 from include.merge import service
 from include.repository import quarantine, trees
-from include.repository.models import Candidate, Conflict
+from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
 from include.tasks.models import AttemptRef
 from tests.repository.people import Repo, hand_in, make_person, make_worker, take_in
@@ -48,19 +48,19 @@ class World:
         worker = make_worker(self.settings, self.mirror, base, self.folder / "workers" / key)
         worker.commit(files, f"work on {key}")
         handin = hand_in(worker, self.folder / f"handin-{key}")
-        quarantine.accept(self.settings, self.mirror, handin, base, task_run, 1)
+        quarantine.accept(self.mirror, handin, base, task_run, 1)
         with transaction("owner") as connection:
             connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, %s)", [task_run, RUN, key])
             for state in ("POLICY_CHECK", "LEASED", "EXECUTING", "VERIFYING"):
                 connection.execute("UPDATE task_runs SET state = %s, epoch = 1 WHERE id = %s", [state, task_run])
         return task_run
 
-    def verify(self, task_run: str, green: bool | None = True) -> Candidate | Conflict:
+    def verify(self, task_run: str, green: bool | None = True) -> Candidate | MergeConflict:
         """What the verify step does, without the sandbox: candidate on the present goal branch, verdict, MERGE_QUEUE."""
         target = self.tip()
         tip = trees.resolve(self.mirror, f"refs/tasks/{task_run}/1")
         made = trees.merge_in_memory(self.mirror, target, tip, f"Task {task_run}", {"Task-Run": task_run}, 1_700_000_000)
-        if isinstance(made, Conflict):
+        if isinstance(made, MergeConflict):
             return made
         trees.set_ref(self.mirror, service.candidate_ref(AttemptRef(task_run, 1)), made.commit)
         with transaction("airflow") as connection:

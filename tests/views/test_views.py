@@ -7,12 +7,15 @@ import pytest
 from psycopg import sql
 from pydantic import ValidationError
 
+from include.agents import service as agents
 from include.cli.person import look
 from include.database.queries import load
 from include.database.unit_of_work import transaction
 from include.errors import NotFound
+from include.fleet import service as fleet
+from include.repository import service as repositories
 from include.settings import Settings
-from include.views import goals, machine
+from include.views import goals, leftovers
 from include.views.models import GoalView, TaskView
 from tests.leases.world import World
 
@@ -169,13 +172,17 @@ def test_goals_are_listed_and_found_without_a_run_too(settings: Settings) -> Non
         look(lambda connection: goals.find_run(connection, "goal_"))
 
 
-def test_the_machine_is_shown(settings: Settings) -> None:
+def test_what_was_left_behind_is_counted(settings: Settings) -> None:
     world = World(settings, 2)
-    world.do("UPDATE nodes SET heartbeat_at = now() - interval '1 minute', notice = 'no seal'")
-    assert look(machine.agents) == ["jarvis"]
-    (node,) = look(machine.nodes)
-    assert (node.name, node.rung, node.capacity, node.notice, node.alive) == ("local", "bubblewrap", 9999, "no seal", False)
-    left = look(machine.leftovers)
+    left = look(leftovers.picture)
     assert (left.leases, left.live_task_runs) == (0, {"g1-t1", "g1-t2"})
     world.do("UPDATE leases SET revoked_at = now() WHERE task_run = 'g1-t1'")
-    assert look(machine.leftovers).leases == 1
+    assert look(leftovers.picture).leases == 1
+
+
+def test_what_rooms_list_of_their_own_a_viewer_may_ask_them(settings: Settings) -> None:
+    world = World(settings, 1)
+    world.do("UPDATE nodes SET heartbeat_at = now() - interval '1 minute', notice = 'no seal'")
+    assert look(agents.names) == ["jarvis"] and [known.name for known in look(repositories.every)] == ["sample"]
+    (node,) = look(fleet.nodes)
+    assert (node.name, node.rung, node.notice, node.alive) == ("local", "bubblewrap", "no seal", False)

@@ -92,7 +92,7 @@ def _node(servers: Servers, engine: str) -> Iterator[bool]:
 
 def _serves() -> bool:
     try:
-        ensure_sandbox("airlock-none")
+        ensure_sandbox(settings().node, "airlock-none")
     except Unavailable:
         return False
     except AirlockError:  # there is no such lease, which the warden knows
@@ -106,7 +106,7 @@ def _measure(servers: Servers, what: str, count: int) -> list[float]:
     try:
         with _sensor(servers, run_id, workers) as cancel:
             for worker in workers:
-                ensure_sandbox(f"airlock-{worker.task_run}-1")
+                ensure_sandbox(settings().node, f"airlock-{worker.task_run}-1")
                 _do(_SQL.all_well, run=run_id)
             due = _WAYS[what](servers.settings, cancel)
             return _lateness(servers.settings, workers, due)

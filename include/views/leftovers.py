@@ -1,4 +1,4 @@
-"""Show who works and where, and what was left behind. Read as the role ``viewer``, which can write nothing."""
+"""Show what was left behind. Read as the role ``viewer``, which can write nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.frozen import Frozen
-from include.views.models import Leftovers, NodeView
+from include.views.models import Leftovers
 
 _SQL = load(__file__)
 
@@ -16,17 +16,7 @@ class _Counts(Frozen):
     locks: int
 
 
-def agents(connection: Connection) -> list[str]:
-    """List the names of all agents."""
-    return rows.scalars(connection, _SQL.agents)
-
-
-def nodes(connection: Connection) -> list[NodeView]:
-    """List the nodes, and which rung holds their workers."""
-    return rows.every(connection, NodeView, _SQL.nodes)
-
-
-def leftovers(connection: Connection) -> Leftovers:
+def picture(connection: Connection) -> Leftovers:
     """Count the leases and locks that should be gone, and name the task runs whose streams may be there."""
     counts = rows.one(connection, _Counts, _SQL.leftovers)
     return Leftovers(leases=counts.leases, locks=counts.locks, live_task_runs=frozenset(rows.scalars(connection, _SQL.live_task_runs)))
