@@ -14,7 +14,7 @@ _SQL = queries.load(__file__)
 
 
 def read_file(path: Path) -> list[Agent]:
-    """The agents of a YAML file such as ``agents.yaml``."""
+    """Read the agents of a YAML file such as ``agents.yaml``."""
     return list(AgentsFile.model_validate(yaml.safe_load(path.read_text())).agents)
 
 
@@ -29,10 +29,10 @@ def upsert(connection: Connection, agent: Agent) -> None:
 
 
 def names(connection: Connection) -> list[str]:
-    """The names of all agents, sorted."""
+    """Read the names of all agents, sorted."""
     return rows.scalars(connection, _SQL.agent_names)
 
 
 def capabilities(connection: Connection, name: str) -> list[str]:
-    """The most that a task of an agent may be given."""
+    """Read the most that a task of an agent may be given."""
     return list(rows.scalar(connection, _SQL.capabilities, name=name))

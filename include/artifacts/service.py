@@ -29,7 +29,7 @@ _SQL = load(__file__)
 
 
 def canonical(artifact: BaseModel) -> bytes:
-    """The bytes that an artifact's hash is of: JSON, sorted keys, no spaces, ASCII."""
+    """Make the bytes that an artifact's hash is of: JSON, sorted keys, no spaces, ASCII."""
     return json.dumps(storable(artifact.model_dump(mode="json")), sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -53,7 +53,7 @@ class Endpoint:
         await asyncio.to_thread(__import__, "anthropic")
 
     async def count(self, body: dict[str, Any]) -> int | None:
-        """The endpoint's count of a body's input tokens; None if it does not say."""
+        """Ask the endpoint how many input tokens a body has; None: it does not say."""
         wanted = {name: body[name] for name in ("model", "messages", "system", "tools", "output_config") if name in body}
         try:
             client = await self._ready()
@@ -72,7 +72,7 @@ class Endpoint:
             await asyncio.sleep(wait)
 
     async def _once(self, body: dict[str, Any], attempt: int) -> tuple[Outcome, float | None]:
-        """One HTTP attempt: the outcome, and after how many seconds it is worth another one (None: it is not)."""
+        """Make one HTTP attempt; returns the outcome, and after how many seconds it is worth another one (None: it is not)."""
         try:
             client = await self._ready()
             raw = await client.messages.with_raw_response.create(**body, timeout=float(self._settings.model_timeout_s))

@@ -10,7 +10,7 @@ from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
 from include.frozen import Frozen
 from include.messages import outbox
-from include.messages.models import CapabilityLease, LeaseTerms, TaskAssign, TaskCancel
+from include.messages.models import CapabilityLease, GivenTerms, TaskAssign, TaskCancel
 from include.messages.streams import Streams
 from include.settings import Settings
 from include.tasks.models import AttemptRef
@@ -29,7 +29,7 @@ class _Revoked(Frozen):
 
 
 async def to_assign(connection: AsyncConnection, agent: str) -> list[AttemptRef]:
-    """Attempts that live and have no assignment."""
+    """Read which attempts of an agent live and have no assignment."""
     return await rows.aevery(connection, AttemptRef, _SQL.to_assign, agent=agent)
 
 
@@ -74,6 +74,6 @@ async def tell_renewed(connection: AsyncConnection, agent: str) -> int:
     return told
 
 
-def _terms(lease: AssignedLease | RenewedLease) -> LeaseTerms:
+def _terms(lease: AssignedLease | RenewedLease) -> GivenTerms:
     minutes = max(1, ceil((lease.expires_at - lease.granted_at).total_seconds() / 60))
-    return LeaseTerms(lease_id=lease.id, expires_at=lease.expires_at, max_tokens=lease.max_tokens, max_duration_minutes=minutes)
+    return GivenTerms(lease_id=lease.id, expires_at=lease.expires_at, max_tokens=lease.max_tokens, max_duration_minutes=minutes)

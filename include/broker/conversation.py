@@ -8,7 +8,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from include.broker import rules
-from include.broker.models import AgentModels, AssignedLease, Call, Line, Pending, Reply
+from include.broker.models import AgentModels, AssignedLease, Call, Pending, Reply, TranscriptLine
 from include.broker.rules import Resumption
 from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
@@ -45,7 +45,7 @@ async def task_of(connection: AsyncConnection, attempt: AttemptRef) -> tuple[Ass
 
 
 def first_prompt(lease: AssignedLease, task: Task) -> str:
-    """What the worker's model is told first."""
+    """Word what the worker's model is told first."""
     parts = [
         f"Goal: {lease.goal_text}",
         f"Your task, one of several that together reach this goal: {task.title}",
@@ -59,7 +59,7 @@ def first_prompt(lease: AssignedLease, task: Task) -> str:
 
 
 async def beginning(connection: AsyncConnection, lease: AssignedLease, task: Task) -> Resumption:
-    """What an attempt's transcript begins with: the task's prompt at turn 1, or the end of that of an older attempt, completed."""
+    """Find what an attempt's transcript begins with: the task's prompt at turn 1, or the completed transcript of an older attempt."""
     if lease.resumed_from:
         older = await _transcript(connection, AttemptRef(lease.task_run, lease.resumed_from))
         if resumed := rules.resumption(older, lease.input_commit, lease.kept):
@@ -73,7 +73,7 @@ async def begin(connection: AsyncConnection, lease: AssignedLease, start: Resump
     if start.first_turn > 1:
         await connection.execute(_SQL.copy_transcript, lease.attempt._asdict() | {"resumed_from": lease.resumed_from, "below": at})
         await batches.begin_at(connection, lease.attempt, start.first_turn)
-    await _write(connection, lease.attempt, at, Line("user", start.content))
+    await _write(connection, lease.attempt, at, TranscriptLine("user", start.content))
 
 
 async def add_request(connection: AsyncConnection, attempt: AttemptRef, message_id: UUID, request: LlmRequest) -> LlmError | None:
@@ -95,12 +95,12 @@ async def add_request(connection: AsyncConnection, attempt: AttemptRef, message_
     except BadInput as error:
         return LlmError(kind="model", message=str(error))
     if content is not None:
-        await _write(connection, attempt, _asks_at(request.turn), Line("user", content))
+        await _write(connection, attempt, _asks_at(request.turn), TranscriptLine("user", content))
     return None
 
 
 async def turn_call(connection: AsyncConnection, models: AgentModels, pending: Pending) -> Call:
-    """The call that gives the attempt's next turn.
+    """Make up the call that gives an attempt its next turn.
 
     Args:
         connection: the open transaction.
@@ -120,7 +120,7 @@ async def turn_call(connection: AsyncConnection, models: AgentModels, pending: P
 
 async def keep_reply(connection: AsyncConnection, call: Call, pending: Pending, reply: Reply) -> None:
     """Write the model's turn into the transcript, behind what was asked, and queue it for the worker."""
-    await _write(connection, pending.attempt, len(call.body["messages"]) + 1, Line("assistant", reply.content))
+    await _write(connection, pending.attempt, len(call.body["messages"]) + 1, TranscriptLine("assistant", reply.content))
     payload = LlmResponse(stop_reason=reply.stop_reason, content=reply.content)
     try:
         await outbox.reply(connection, call.agent, pending.attempt, pending.message_id, payload)
@@ -134,26 +134,26 @@ async def refuse(connection: AsyncConnection, agent: str, pending: Pending, erro
 
 
 def no_turn(error: LlmError) -> LlmResponse:
-    """The answer to an llm.request that gets no turn."""
+    """Word the answer to an llm.request that gets no turn."""
     short = LlmError(kind=error.kind, message=storable(error.message)[:4_000])
     return LlmResponse(stop_reason=None, content=[], error=short)
 
 
 def why(failure: ModelFailed) -> LlmError:
-    """A failure of the model's endpoint, as the worker is told it."""
+    """Word a failure of the model's endpoint for the worker."""
     return LlmError(kind=_TOLD.get(failure.kind, "model"), message=f"{failure.kind}: {failure}")
 
 
 def _asks_at(turn: int) -> int:
-    """The position of the user message that asks for a turn; the model's answer stands behind it."""
+    """Compute the position of the user message that asks for a turn; the model's answer stands behind it."""
     return 2 * turn - 1
 
 
-async def _transcript(connection: AsyncConnection, attempt: AttemptRef) -> list[Line]:
-    return await rows.aevery(connection, Line, _SQL.transcript, **attempt._asdict())
+async def _transcript(connection: AsyncConnection, attempt: AttemptRef) -> list[TranscriptLine]:
+    return await rows.aevery(connection, TranscriptLine, _SQL.transcript, **attempt._asdict())
 
 
-async def _write(connection: AsyncConnection, attempt: AttemptRef, position: int, line: Line) -> None:
+async def _write(connection: AsyncConnection, attempt: AttemptRef, position: int, line: TranscriptLine) -> None:
     names = attempt._asdict() | {"position": position, "role": line.role, "content": Jsonb(storable(line.content))}
     await connection.execute(_SQL.write_turn, names)
 

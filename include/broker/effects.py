@@ -54,7 +54,7 @@ class Number(NamedTuple):
     seq: int
 
 
-class Opened(NamedTuple):
+class Heard(NamedTuple):
     """A message that is what it claims, and who speaks."""
 
     entry: Entry
@@ -82,7 +82,7 @@ class Opened(NamedTuple):
         return hashlib.sha256(self.entry.body).hexdigest()
 
     def clean(self, value: Any) -> Any:
-        """A value of the message without NUL characters, which PostgreSQL cannot hold."""
+        """Return a value of the message without NUL characters, which PostgreSQL cannot hold."""
         # A NUL can stand in JSON only as this escape: without it nothing needs to be walked.
         return storable(value) if rb"\u0000" in self.entry.body else value
 
@@ -110,7 +110,7 @@ class Effects:
     asked: bool = False
     queued: bool = False
 
-    def hear(self, message: Opened) -> None:
+    def hear(self, message: Heard) -> None:
         """Take a message's number in, as a sign of life.
 
         The first message shows that the worker is there; the first that is not "ready", that it works.
@@ -124,8 +124,8 @@ class Effects:
             self.working.append(message.attempt)
             speaker.state = AttemptState.WORKING
 
-    def answer(self, message: Opened, payload: Wire) -> None:
-        """Let the worker have the one answer to its message."""
+    def answer(self, message: Heard, payload: Wire) -> None:
+        """Queue the one answer to a worker's message."""
         self.letters.append(outbox.answer(message.attempt, message.envelope.id, payload))
 
     async def write(self, connection: AsyncConnection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from include.broker.effects import Effects, Opened
+from include.broker.effects import Effects, Heard
 from include.broker.kinds import artifact, ending, heartbeat, llm_request, permission, progress, question
 from include.broker.models import Pending
 from include.broker.process import Process
@@ -19,7 +19,7 @@ class Handler(NamedTuple):
     ``answer``: make the model call that it asks for. ``lose``: tell the worker that a broker died over that call.
     """
 
-    gather: Callable[[Effects, Opened], None]
+    gather: Callable[[Effects, Heard], None]
     replies: bool = True
     answer: Callable[[Process, Pending], Awaitable[None]] | None = None
     lose: Callable[[AsyncConnection, str, Pending, str], Awaitable[None]] | None = None

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.rows import class_row, scalar_row
 
 from include import faults
-from include.broker.effects import Effects, Number, Opened, Speaker
+from include.broker.effects import Effects, Heard, Number, Speaker
 from include.broker.handlers import KINDS
 from include.broker.kinds import ending
 from include.database import queries, rows
@@ -34,7 +34,7 @@ Speakers = dict[str, Speaker]
 """Who speaks on the stream of each task run."""
 
 
-class Taken(NamedTuple):
+class Handled(NamedTuple):
     """What became of a batch.
 
     ``held``: endings that wait for lower numbers. ``asked``: a model has something to do. ``queued``: the outbox has something to send.
@@ -47,7 +47,7 @@ class Taken(NamedTuple):
     queued: bool
 
 
-async def take(connection: AsyncConnection, agent: str, entries: list[Entry], now: datetime) -> Taken:
+async def take(connection: AsyncConnection, agent: str, entries: list[Entry], now: datetime) -> Handled:
     """Take a batch in the open transaction. Acknowledge only after it is committed.
 
     Args:
@@ -73,7 +73,7 @@ async def take(connection: AsyncConnection, agent: str, entries: list[Entry], no
     out = {id(entry) for entry, _ in batch.refused} | {id(entry) for entry in batch.held.values()}
     done = [entry for entry in entries if id(entry) not in out]
     faults.point("broker.take.before-commit")
-    return Taken(done, batch.refused, list(batch.held.values()), effects.asked, effects.queued or bool(repeated))
+    return Handled(done, batch.refused, list(batch.held.values()), effects.asked, effects.queued or bool(repeated))
 
 
 class _LiveAttempt(Frozen):
@@ -101,7 +101,7 @@ class _Before(NamedTuple):
 
 
 async def _speakers(connection: AsyncConnection, task_runs: set[str]) -> Speakers:
-    """The live attempts of these task runs, locked, as they are once we hold the locks."""
+    """Lock the live attempts of these task runs and read them as they are once we hold the locks."""
     names = {"task_runs": sorted(task_runs)}
     locks, reading = connection.cursor(row_factory=scalar_row), connection.cursor(row_factory=class_row(_LiveAttempt))
     while True:
@@ -126,14 +126,14 @@ class _Batch:
     def __init__(self, speakers: Speakers) -> None:
         self.refused: list[tuple[Entry, str]] = []
         self.held: dict[AttemptRef, Entry] = {}
-        self.unknown: list[Opened] = []
+        self.unknown: list[Heard] = []
         self._speakers = speakers
-        self._known: list[Opened] = []
-        self._fresh: list[Opened] = []
+        self._known: list[Heard] = []
+        self._fresh: list[Heard] = []
 
     def open(self, entries: list[Entry], now: datetime) -> None:
-        """Verify and sort out; of several deliveries of one message the first stands for all."""
-        first: dict[Number, Opened] = {}
+        """Verify the messages and sort them out; of several deliveries of one message the first stands for all."""
+        first: dict[Number, Heard] = {}
         for entry in entries:
             try:
                 message = _open_one(entry, self._speakers.get(entry.task_run), now)
@@ -144,7 +144,7 @@ class _Batch:
         for _, message in sorted(first.items()):
             self._sort(message)
 
-    def _sort(self, message: Opened) -> None:
+    def _sort(self, message: Heard) -> None:
         numbers = message.speaker.numbers
         if message.envelope.seq in numbers:
             self._known.append(message)
@@ -156,8 +156,8 @@ class _Batch:
         else:
             self.unknown.append(message)
 
-    async def insert(self, connection: AsyncConnection, messages: list[Opened]) -> None:
-        """Take the numbers of these; what was not free is known."""
+    async def insert(self, connection: AsyncConnection, messages: list[Heard]) -> None:
+        """Take the numbers of these messages; one whose number was not free is known."""
         if not messages:
             return
         wanted = [(*m.number, m.key, m.envelope.id, m.envelope.type, m.digest) for m in messages]
@@ -170,8 +170,8 @@ class _Batch:
             else:
                 self._known.append(message)
 
-    def may_end(self, message: Opened) -> bool:
-        """Whether all that comes before an ending is in; else it is held, one for each attempt."""
+    def may_end(self, message: Heard) -> bool:
+        """Check that all that comes before an ending is in; else hold the ending, one for each attempt."""
         if message.speaker.numbers.all_before(message.envelope.seq):
             return True
         if message.attempt in self.held:
@@ -199,23 +199,23 @@ class _Batch:
                 again.append(message.envelope.id)
         return again
 
-    def in_order(self) -> list[Opened]:
-        """What is new, by attempt and number."""
+    def in_order(self) -> list[Heard]:
+        """Return the new messages, by attempt and number."""
         return sorted(self._fresh, key=lambda message: message.number)
 
 
-def _open_one(entry: Entry, speaker: Speaker | None, now: datetime) -> Opened:
+def _open_one(entry: Entry, speaker: Speaker | None, now: datetime) -> Heard:
     if speaker is None:
         raise EnvelopeRefused(f"no attempt at {entry.task_run} lives")
-    return Opened(entry, speaker, open_envelope("out", entry.body, entry.signature, speaker.sender, now))
+    return Heard(entry, speaker, open_envelope("out", entry.body, entry.signature, speaker.sender, now))
 
 
-def _taken_words(message: Opened) -> str:
+def _taken_words(message: Heard) -> str:
     return f"number {message.envelope.seq} or its key is taken by another message"
 
 
 async def tell_refused(connection: AsyncConnection, agent: str, refused: Iterable[tuple[Entry, str]], speakers: Speakers) -> None:
-    """One entry and one event an attempt and batch, however many messages were refused: a flood of them must not become a flood of rows."""
+    """Tell of refused messages: one entry and one event an attempt and batch, so that a flood of them does not become a flood of rows."""
     by_task: dict[str, list[str]] = {}
     for entry, reason in refused:
         by_task.setdefault(entry.task_run, []).append(storable(reason))

@@ -147,7 +147,7 @@ class Pending(Frozen):
         return AttemptRef(self.task_run, self.epoch)
 
 
-class Line(NamedTuple):
+class TranscriptLine(NamedTuple):
     """One message of a transcript, as the Messages API has it."""
 
     role: str

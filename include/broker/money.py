@@ -119,7 +119,7 @@ async def reserve(connection: AsyncConnection, call: Call, input_tokens: int, ow
 
 
 async def _limits(connection: AsyncConnection, call: Call) -> list[rules.Limit]:
-    """All limits of a call, each locked until the transaction ends; behind the agent's lock and in this order: nobody waits in a circle."""
+    """Read and lock all limits of a call, behind the agent's lock and in this order: nobody waits in a circle."""
     limits = []
     run = await rows.aone(connection, _GoalMoney, _SQL.lock_goal_run, goal_run=call.goal_run)
     if call.lease is not None:

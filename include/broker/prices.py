@@ -18,7 +18,7 @@ OFFLINE = Prices(table="offline", tiers=(Tier(input=0, output=0, cache_read=0, c
 
 @cache
 def prices(model: str, offline: bool = False) -> Prices:
-    """The prices of a model.
+    """Find the prices of a model.
 
     Args:
         model: its id.

@@ -19,7 +19,7 @@ _SYSTEM = """You are {agent}, who planned the work of several workers. One of th
 Decide, so that it can go on without asking again: a few plain sentences. You cannot widen what it may do or change."""
 
 
-class _Asked(Frozen):
+class _StoredQuestion(Frozen):
     """A worker's question."""
 
     question: str
@@ -28,7 +28,7 @@ class _Asked(Frozen):
 
 
 async def call(connection: AsyncConnection, models: AgentModels, pending: Pending) -> Call:
-    """The call that answers a question, on the lease of the attempt that asks.
+    """Make up the call that answers a question, on the lease of the attempt that asks.
 
     Args:
         connection: the open transaction.
@@ -36,7 +36,7 @@ async def call(connection: AsyncConnection, models: AgentModels, pending: Pendin
         pending: the question.
     """
     lease, task = await conversation.task_of(connection, pending.attempt)
-    asked = await rows.amaybe(connection, _Asked, _SQL.question, id=pending.message_id)
+    asked = await rows.amaybe(connection, _StoredQuestion, _SQL.question, id=pending.message_id)
     if asked is None:
         raise NotFound(f"question {pending.message_id} is not in the database")
     parts = [
@@ -61,7 +61,7 @@ async def call(connection: AsyncConnection, models: AgentModels, pending: Pendin
 
 
 def read(text: str) -> str:
-    """The answer in the model's text; the text itself where it does not keep to the schema."""
+    """Read the answer out of the model's text; the text itself where it does not keep to the schema."""
     try:
         value = strict_json.parse(text.encode())
         return str(value["answer"])[:8_000]
@@ -80,6 +80,6 @@ async def keep(connection: AsyncConnection, agent: str, pending: Pending, answer
 
 
 async def keep_no_answer(connection: AsyncConnection, agent: str, pending: Pending, reason: str) -> None:
-    """There is no answer: say so, so that the worker decides itself or gives up."""
+    """Tell the worker that there is no answer, so that it decides itself or gives up."""
     text = f"No answer could be had ({reason[:500]}). Decide within your task, or finish with what you have."
     await keep(connection, agent, pending, text, "broker")

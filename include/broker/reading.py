@@ -32,7 +32,7 @@ class Reading:
         self._paused: dict[str, float] = {}
 
     async def consume(self) -> None:
-        """Read, take, acknowledge."""
+        """Read what came, take it batch by batch, acknowledge what was taken."""
         process = self.process
         if not process.live:
             await process.streams.ping()
@@ -45,7 +45,7 @@ class Reading:
             await self._take(batch[start : start + BATCH])
 
     async def _read(self) -> list[Entry]:
-        """What is held, new or left by a dead consumer; of each stream its share, so that a flood in one delays the others by a batch."""
+        """Read what is held, new or left by a dead consumer; of each stream its share: a flood in one delays the others by a batch."""
         process, moment = self.process, time.monotonic()
         self._paused = {name: until for name, until in self._paused.items() if until > moment}
         share = max(1, BATCH // len(process.live))
@@ -72,12 +72,12 @@ class Reading:
                 return await self._take(batch[middle:])
             refused = [(batch[0], f"it cannot be handled: {type(error).__name__}: {error}"[: inbox.MOST_WORDS])]
             await self.process.transact(lambda c: inbox.tell_refused(c, self.process.agent, refused, {}))
-            taken = inbox.Taken([], refused, [], False, False)
+            taken = inbox.Handled([], refused, [], False, False)
         faults.point("broker.take.after-commit")
         await self._after_commit(taken)
         return None
 
-    async def _after_commit(self, taken: inbox.Taken) -> None:
+    async def _after_commit(self, taken: inbox.Handled) -> None:
         if taken.queued:
             self.process.wake.outbox.set()
         if taken.refused:

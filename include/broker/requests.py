@@ -20,7 +20,7 @@ class _Step(NamedTuple):
     request: UUID
 
     async def keep(self, connection: AsyncConnection, reply: Reply) -> None:
-        """The step gets the model's text."""
+        """Keep the model's text for the step."""
         if reply.stop_reason == "refusal":
             return await self.fail(connection, "refusal", "The model refuses to answer this. Word the goal differently.")
         if not reply.text:
@@ -29,18 +29,18 @@ class _Step(NamedTuple):
         return await requests.end(connection, self.request, End(text=reply.text, stop_reason=reply.stop_reason))
 
     async def fail(self, connection: AsyncConnection, kind: str, message: str) -> None:
-        """The step is told why there is none."""
+        """Keep for the step why there is no text."""
         await requests.end(connection, self.request, End(error_kind=kind, error=message))
 
 
 async def answer(process: Process, request: ModelRequest) -> None:
-    """Make the call that a step asks for."""
+    """Call the model that a step asks for."""
     call = _call(request, await process.transact(process.models))
     await perform(process, call, _Step(request.id))
 
 
 async def lose(connection: AsyncConnection, request: UUID, story: str) -> None:
-    """A broker died over the call: the step may ask again."""
+    """Tell the step that a broker died over the call; it may ask again."""
     await _Step(request).fail(connection, "lost", story)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from include.broker.models import Line, Prices, Tier, Usage
+from include.broker.models import Prices, Tier, TranscriptLine, Usage
 from include.errors import BadInput, BudgetExceeded
 
 SANDBOX_LOST = "Your sandbox was lost."
@@ -22,13 +22,13 @@ COUNT_MARGIN_SHARE = 50
 
 
 def worst_micro(prices: Prices, input_tokens: int, max_tokens: int) -> int:
-    """The most that a call can cost, in micro-USD: every input token at the dearest price that may apply, every output token used."""
+    """Compute the most that a call can cost (micro-USD): every input token at the dearest price that may apply, every output token used."""
     dearest = max(max(tier.input, tier.cache_write, tier.cache_write_1h) for tier in prices.tiers)
     return math.ceil(input_tokens * dearest + max_tokens * max(tier.output for tier in prices.tiers))
 
 
 def cost_micro(prices: Prices, usage: Usage) -> int:
-    """What a call did cost, in micro-USD, rounded up."""
+    """Compute what a call did cost, in micro-USD, rounded up."""
     tier = _tier(prices, usage.prompt)
     cost = usage.input_tokens * tier.input + usage.output_tokens * tier.output + usage.cache_read * tier.cache_read
     cost += (usage.cache_write - usage.cache_write_1h) * tier.cache_write + usage.cache_write_1h * tier.cache_write_1h
@@ -40,7 +40,7 @@ def _tier(prices: Prices, prompt_tokens: int) -> Tier:
 
 
 def worst_input_tokens(body: dict[str, Any], counted: int | None) -> int:
-    """The most input tokens that a body can be: the endpoint's count with a margin, else one token a UTF-8 byte."""
+    """Compute the most input tokens that a body can be: the endpoint's count with a margin, else one token a UTF-8 byte."""
     if counted is not None:
         return counted + max(COUNT_MARGIN_TOKENS, counted // COUNT_MARGIN_SHARE)
     return len(json.dumps(body, ensure_ascii=False).encode())
@@ -51,7 +51,7 @@ WARN_SHARE = 80
 
 
 def warning(what: str, spent: int, most: int) -> str | None:
-    """What people are told when a budget is nearly spent; None: there is nothing to tell.
+    """Word what people are told when a budget is nearly spent; None: there is nothing to tell.
 
     Args:
         what: the budget, in words.
@@ -64,7 +64,7 @@ def warning(what: str, spent: int, most: int) -> str | None:
 
 
 def excess_words(model: str, address: str, cost: int, worst: int) -> str:
-    """What people are told of a call that cost more (micro-USD) than its worst case."""
+    """Word what people are told of a call that cost more (micro-USD) than its worst case."""
     return (
         f"The call {address} of {model} cost ${cost / 1e6:.4f}, more than its worst case of ${worst / 1e6:.4f}, which is what was booked. "
         "Compare the model's prices with include/broker/prices.yaml."
@@ -81,7 +81,7 @@ class Limit(NamedTuple):
 
 
 def must_fit(limits: list[Limit], micro: int, tokens: int) -> None:
-    """Nothing happens if the worst case fits all limits.
+    """Check that the worst case of a call fits all limits.
 
     Raises:
         BudgetExceeded: names the first that it does not fit, and what is left of it.
@@ -99,7 +99,7 @@ def _show(value: int, limit: Limit) -> str:
 
 
 def next_user_content(turn: int, last: list[dict[str, Any]] | None, results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """What the worker's request adds to the transcript.
+    """Find what the worker's request adds to the transcript.
 
     Args:
         turn: the turn it asks for, from 1.
@@ -130,7 +130,7 @@ class Resumption(NamedTuple):
     content: list[dict[str, Any]]
 
 
-def resumption(transcript: list[Line], commit: str, kept: bool) -> Resumption | None:
+def resumption(transcript: list[TranscriptLine], commit: str, kept: bool) -> Resumption | None:
     """Complete a transcript that broke off, so that the model can go on with it.
 
     Args:

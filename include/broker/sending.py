@@ -21,7 +21,7 @@ class Sending:
         self._server_run = ""
 
     async def look_at_leases(self) -> None:
-        """Know the live leases; assign the new, cancel the revoked."""
+        """Read the live leases; assign the new ones, cancel the revoked, tell of the renewed."""
         process = self.process
         process.live = set(await process.transact(self._live))
         process.wake.live.set()
@@ -48,7 +48,7 @@ class Sending:
             pass
 
     async def tidy(self) -> None:
-        """Streams that the server lost are filled again; those of ended attempts are deleted."""
+        """Fill streams again that the server lost, and delete those of ended attempts."""
         process = self.process
         live = set(await process.transact(self._live))
         server_run = await process.streams.server_run()

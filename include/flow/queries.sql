@@ -1,7 +1,3 @@
--- name: evidence | the sandbox of a verification has ended; whoever asks is watching it
-WITH watched AS (UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(subject)s::uuid AND ended_at IS NULL)
-SELECT EXISTS (SELECT FROM evidence WHERE lease = %(subject)s::uuid)
-
 -- name: unwatched | no lease step watches this attempt any more
 SELECT revoked_at IS NOT NULL OR ended_at IS NOT NULL OR watched_at < clock_timestamp() - interval '3 seconds' FROM leases WHERE id = %(subject)s::uuid
 
@@ -62,12 +58,3 @@ CROSS JOIN LATERAL (SELECT ROW(t.state, t.epoch, a.state, a.failure, a.finished_
   (SELECT max(m.id) FROM task_events m WHERE m.machine = 'attempt' AND m.subject = t.id || '/' || t.epoch::text AND m.kind = 'milestone')
   )::text AS print OFFSET 0) AS f
 WHERE f.print IS DISTINCT FROM w.print
-
--- name: stamp | the leases whose trigger lives here are watched; one that somebody holds just now is stamped the next time
-WITH mine AS (
-  SELECT l.id FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[]) AS w(dag_id, run_id, key, ti_id)
-  JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id
-  JOIN task_runs t ON t.goal_run = r.id AND t.key = w.key
-  JOIN leases l ON l.task_run = t.id AND l.epoch = t.epoch AND l.kind = 'work' AND l.ti_id = w.ti_id AND l.ended_at IS NULL
-  ORDER BY l.id FOR NO KEY UPDATE OF l SKIP LOCKED)
-UPDATE leases SET watched_at = clock_timestamp() FROM mine WHERE leases.id = mine.id

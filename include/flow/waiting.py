@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -19,6 +20,7 @@ from include.database.unit_of_work import Connection, kept_connections, listenin
 from include.errors import Unavailable
 from include.fleet import service as fleet
 from include.flow.taken import settle
+from include.leases import service as leases
 
 _SQL = load(__file__)
 PATIENCE_S = 12.0
@@ -26,13 +28,15 @@ PATIENCE_S = 12.0
 LOOK_AGAIN_S = 0.5
 """Between two looks, should nobody tell; much less than the minute after which a verification counts as unwatched."""
 ROOM = "room"
-"""The one question that is none of this folder's queries: does a node have a place for one more worker? Only the fleet knows."""
-_TOLD_ON = {"evidence": "evidence", "judged": "judged", "answered": "model_request", "run_ended": "airlock_state"}
+"""Asked of the fleet, which alone knows: does a node have a place for one more worker?"""
+EVIDENCE = "evidence"
+"""Asked of the leases, as the answer also says that somebody still waits: has the sandbox of this lease to verify ended?"""
+_TOLD_ON = {EVIDENCE: "evidence", "judged": "judged", "answered": "model_request", "run_ended": "airlock_state"}
 """The channel on which PostgreSQL tells that a query's answer may have changed; the others are only looked at."""
 
 
 class NotYet(NamedTuple):
-    """What is waited for: a query of this folder's queries.sql (or ``ROOM``), its subject, and the words for the log."""
+    """What is waited for: a query of this folder's queries.sql (or ``ROOM``, ``EVIDENCE``), its subject, and the words for the log."""
 
     query: str
     subject: str
@@ -86,6 +90,8 @@ def _ready_by(end: float, what: NotYet) -> bool:
 def _ask(connection: Connection, query: str, subject: str) -> bool:
     if query == ROOM:
         return fleet.has_room(connection)
+    if query == EVIDENCE:
+        return leases.watch_evidence(connection, UUID(subject))
     return bool(rows.scalar(connection, getattr(_SQL, query), subject=subject))
 
 

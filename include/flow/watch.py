@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection
+from include.leases import stamps
 from include.leases.service import WARDEN_PATIENCE_S
 from include.settings import Settings, settings
 
@@ -152,7 +153,7 @@ class Watch:
         async with self._busy:
             everyone = list(self._all)
             if now - self._stamped_at >= STAMP_S - TICK_S / 2:
-                await connection.execute(_SQL.stamp, _columns(everyone))
+                await stamps.stamp(connection, _columns(everyone))
                 self._stamped_at = now
             prints = [watched.print for watched in everyone]
             terms = {"calm": self.calm_s, "silence": self._settings.silence_s, "patience": WARDEN_PATIENCE_S}

@@ -94,3 +94,16 @@ DELETE FROM attempt_keys k USING leases l WHERE l.id = k.lease AND l.node = %(no
 
 -- name: ended | evidence is stored and the sandbox is gone
 UPDATE leases SET ended_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL
+
+-- name: watch_evidence | has the sandbox of a verification ended? Whoever asks is watching it
+WITH watched AS (UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(lease)s AND ended_at IS NULL)
+SELECT EXISTS (SELECT FROM evidence WHERE lease = %(lease)s)
+
+-- name: stamp | the leases whose trigger lives here are watched; one that somebody holds just now is stamped the next time
+WITH mine AS (
+  SELECT l.id FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[]) AS w(dag_id, run_id, key, ti_id)
+  JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id
+  JOIN task_runs t ON t.goal_run = r.id AND t.key = w.key
+  JOIN leases l ON l.task_run = t.id AND l.epoch = t.epoch AND l.kind = 'work' AND l.ti_id = w.ti_id AND l.ended_at IS NULL
+  ORDER BY l.id FOR NO KEY UPDATE OF l SKIP LOCKED)
+UPDATE leases SET watched_at = clock_timestamp() FROM mine WHERE leases.id = mine.id

@@ -81,8 +81,8 @@ def work_lease(connection: Connection, settings: Settings, attempt: AttemptRef, 
     Args:
         calm_s: for how long after an outage nothing expires; default: the heartbeat timeout.
     """
-    calm = settings.heartbeat_timeout_s if calm_s is None else calm_s
-    terms = {"calm": calm, "silence": settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+    calm = settings.calm_s if calm_s is None else calm_s
+    terms = {"calm": calm, "silence": settings.silence_s, "patience": WARDEN_PATIENCE_S}
     return rows.maybe(connection, WorkLease, _SQL.work_lease, **attempt._asdict(), **terms)
 
 
@@ -94,6 +94,11 @@ def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
 def watch_verification(connection: Connection, lease: UUID) -> bool:
     """Say that somebody still waits for this verification; True if its sandbox still has to be started."""
     return bool(rows.scalar(connection, _SQL.stamp_verify, lease=lease))
+
+
+def watch_evidence(connection: Connection, lease: UUID) -> bool:
+    """Say whether the sandbox of a verification has ended, and that whoever asks still waits for it."""
+    return bool(rows.scalar(connection, _SQL.watch_evidence, lease=lease))
 
 
 class _Newest(Frozen):

@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """In a process that was just forked: be killed when the parent ends, however it ends."""
+    """Have the kernel kill this process, which was just forked, when its parent ends, however that ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -121,7 +121,7 @@ class Launcher:
             self._write()
 
     def _pause(self) -> float:
-        """Seconds until a dead component is due again."""
+        """Count the seconds until a dead component is due again."""
         return max(0.05, min((part.due - time.monotonic() for part in self.parts if not part.pid), default=3600.0))
 
     def _bury(self) -> list[str]:
@@ -167,7 +167,7 @@ def _kill_group(pid: int, signal_: int) -> None:
 
 
 def _fork(work: Callable[[], object]) -> int:
-    """Do this in a child of our own, which ends without running our exit handlers; returns its pid."""
+    """Fork a child that does this and ends without running our exit handlers; returns its pid."""
     pid = os.fork()
     if pid:
         return pid

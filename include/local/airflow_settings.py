@@ -25,7 +25,7 @@ class Secrets(Frozen):
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of Airflow's processes (docs: Airflow's configuration reference; why each value: ``docs/settings.md``).
+    """Make the environment of Airflow's processes (docs: Airflow's configuration reference; why each value: ``docs/settings.md``).
 
     Writes, where missing, the generated secrets and the login file of the local default under ``home/airflow`` (mode 0600).
 
@@ -50,7 +50,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _core(settings: Settings, home: Path, secret: Secrets) -> Sections:
-    """What runs, where it lies, and who may log in."""
+    """Say what runs, where it lies, and who may log in."""
     return {
         "core": {
             "executor": "include.flow.executor.HoldingLocalExecutor",
@@ -71,7 +71,7 @@ def _core(settings: Settings, home: Path, secret: Secrets) -> Sections:
 
 
 def _servers(settings: Settings, secret: Secrets) -> Sections:
-    """Airflow's database and its API server."""
+    """Say where Airflow's database is, and where its API server listens."""
     return {
         "database": {
             "sql_alchemy_conn": settings.dsn("owner", "airflow").replace("postgresql://", "postgresql+psycopg2://", 1),
@@ -90,7 +90,7 @@ def _servers(settings: Settings, secret: Secrets) -> Sections:
 
 
 def _pace() -> Sections:
-    """How often scheduler, triggerer and steps look, and how soon one of them counts as lost."""
+    """Say how often scheduler, triggerer and steps look, and how soon one of them counts as lost."""
     return {
         "scheduler": {
             "scheduler_idle_sleep_time": "0",  # the executor waits instead, until something happens (include/flow/executor.py)
@@ -109,7 +109,7 @@ def _pace() -> Sections:
 
 
 def _folders(home: Path) -> Sections:
-    """Where DAG files come from, and where logs go."""
+    """Say where DAG files come from, and where logs go."""
     return {
         "dag_processor": {
             "refresh_interval": "60",
@@ -127,7 +127,7 @@ def _folders(home: Path) -> Sections:
 
 
 def bundles(plan_bundle: str) -> list[dict[str, object]]:
-    """Airflow's list of DAG bundles: the folder ``dags/``, and the goals' plans by the class ``plan_bundle`` names."""
+    """List Airflow's DAG bundles: the folder ``dags/``, and the goals' plans by the class that ``plan_bundle`` names."""
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
     return [
         {"name": "airlock", "classpath": local, "kwargs": {"path": str(ROOT / "dags"), "refresh_interval": 60}},

@@ -14,7 +14,7 @@ from typing import IO
 from include.local import leftovers
 from include.local.models import ProcessState
 from include.local.nursery import Forked
-from include.local.processes import Process
+from include.local.processes import Supervised
 from include.settings import ROOT
 
 BACKOFF_S = (1.0, 30.0)
@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Child:
     """A process and how it fares."""
 
-    process: Process
+    process: Supervised
     state: str = "waiting"  # waiting, starting, ready, unhealthy, done, crashed
     popen: subprocess.Popen[bytes] | Forked | None = None
     restarts: int = 0
@@ -41,7 +41,7 @@ class Child:
 
     @property
     def is_up(self) -> bool:
-        """Others may build on it."""
+        """Tell whether others may build on it."""
         return self.state in ("ready", "unhealthy", "done")
 
     def fell(self, now: float) -> None:
@@ -51,13 +51,13 @@ class Child:
         self.state, self.due = "crashed", now + min(BACKOFF_S[0] * 2 ** min(self.falls - 1, 5), BACKOFF_S[1])
 
     def public(self) -> ProcessState:
-        """What ``status`` shows."""
+        """Make what ``status`` shows of it."""
         pid = self.popen.pid if self.popen and self.popen.returncode is None else None
         return ProcessState(state=self.state, pid=pid, restarts=self.restarts, falls=self.falls, since=self.since,
                             address=self.process.address, exit=self.exit)  # fmt: skip
 
 
-def execute(process: Process, home: Path, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def execute(process: Supervised, home: Path, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the program of a process as a child that dies with us, and leads a process group of its own."""
     mine = os.getpid()
 
@@ -74,7 +74,7 @@ def execute(process: Process, home: Path, stdin: int, log: IO[bytes]) -> subproc
 
 
 def child_environment(home: Path) -> dict[str, str]:
-    """What every process is started with: no credential of a model is in it."""
+    """Make the environment that every process is started with: no credential of a model is in it."""
     environment = dict(os.environ)
     for name in [name for name in environment if name.startswith("ANTHROPIC_")]:
         del environment[name]
@@ -82,7 +82,7 @@ def child_environment(home: Path) -> dict[str, str]:
 
 
 def open_log(home: Path, name: str) -> IO[bytes]:
-    """The log of a process, opened to append; the one before is kept once it is 16 MiB long."""
+    """Open the log of a process to append; the one before is kept once it is 16 MiB long."""
     path = home / "logs" / f"{name}.log"
     if path.exists() and path.stat().st_size > 16 * 1024**2:
         path.replace(path.with_suffix(".log.1"))

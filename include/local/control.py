@@ -23,7 +23,7 @@ STILL_S = 30.0
 
 
 def supervisor_pid(home: Path) -> int | None:
-    """The pid of the live supervisor; None when none holds the lock (a pid file alone proves nothing)."""
+    """Find the pid of the live supervisor; None when none holds the lock (a pid file alone proves nothing)."""
     lock = home / "run" / "supervisor.lock"
     if not lock.exists():
         return None
@@ -105,7 +105,7 @@ def _wait(home: Path, say: Say, patience_s: float, starter: subprocess.Popen[byt
 
 
 def _coming(home: Path, known: Known, starter: subprocess.Popen[bytes] | None) -> tuple[object, list[int]]:
-    """What shows that something moves, apart from processors: states and the length of logs; and the pids of what is still coming."""
+    """Collect what shows that something moves: states and the length of logs, and the pids of what is still coming."""
     waiting = known.waiting
     logs = [path.stat().st_size for name in waiting if (path := home / "logs" / f"{name}.log").exists()]
     pids = [process.pid for process in waiting.values() if process.pid]
@@ -115,7 +115,7 @@ def _coming(home: Path, known: Known, starter: subprocess.Popen[bytes] | None) -
 
 
 def _still(known: Known, lasted: float, told: set[str]) -> Iterator[str]:
-    """Every half a minute what is still coming."""
+    """Tell every half a minute what is still coming."""
     if lasted >= STILL_S and f"{lasted // STILL_S}" not in told:
         told.add(f"{lasted // STILL_S}")
         yield f"  still coming after {lasted:.0f} s: {', '.join(known.waiting) or 'supervisor'}"
@@ -139,7 +139,7 @@ def _refuse_the_hopeless(home: Path, known: Known) -> None:
 
 
 def log_tail(home: Path, name: str, lines: int = 3) -> str:
-    """The last lines of a process's log, as one."""
+    """Read the last lines of a process's log, as one."""
     path = home / "logs" / f"{name}.log"
     if not path.exists():
         return ""
@@ -179,7 +179,7 @@ def _wait_for_the_end(home: Path, pid: int, patience_s: float) -> None:
 
 
 def require_up(home: Path) -> Settings:
-    """The settings, when all is up.
+    """Read the settings of a home in which Airlock runs.
 
     Raises:
         BadInput: nothing runs in this home.

@@ -20,7 +20,7 @@ class ProcessState(Frozen):
 
     @property
     def is_up(self) -> bool:
-        """It answers, or has done what it was for."""
+        """Tell whether it answers, or has done what it was for."""
         return self.state in ("ready", "done")
 
 
@@ -39,5 +39,5 @@ class Known(Frozen):
 
     @property
     def waiting(self) -> dict[str, ProcessState]:
-        """The processes that are not up."""
+        """List the processes that are not up."""
         return {name: process for name, process in self.processes.items() if not process.is_up}

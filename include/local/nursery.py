@@ -53,7 +53,7 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit status as Popen has it, None while it lives."""
+        """Ask for its exit status as Popen has it; None while it lives."""
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -82,7 +82,7 @@ class Forked:
             os.kill(self.pid, number)
 
 
-class Line:
+class NurseryLine:
     """The supervisor's end of the socket to one nursery."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Line:
         self._ours.close()
 
     def ready(self) -> bool:
-        """Whether the nursery has imported everything."""
+        """Tell whether the nursery has imported everything."""
         if not self._is_ready:
             try:
                 self._is_ready = self._ours.recv(len(READY), socket.MSG_DONTWAIT) == READY
@@ -217,7 +217,7 @@ def _run(request: Request) -> int:
 
 
 def _program(module: str) -> Any:
-    """What ``python -m module`` runs: the module, or a package's ``__main__``."""
+    """Import what ``python -m module`` runs: the module, or a package's ``__main__``."""
     found = importlib.import_module(module)
     return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
 

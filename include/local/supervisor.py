@@ -23,8 +23,8 @@ from typing import IO
 from include.local import keys, leftovers, runtime
 from include.local.child import Child, child_environment, execute, kill_group, open_log
 from include.local.models import Known
-from include.local.nursery import Forked, Line
-from include.local.processes import Process, default_processes
+from include.local.nursery import Forked, NurseryLine
+from include.local.processes import Supervised, default_processes
 from include.settings import Settings, load
 
 HEALTH_S = 5.0
@@ -36,14 +36,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Supervisor:
     """Runs a list of processes until it is told to stop."""
 
-    def __init__(self, home: Path, processes: list[Process], notes: list[str] | None = None, model: str = "") -> None:
+    def __init__(self, home: Path, processes: list[Supervised], notes: list[str] | None = None, model: str = "") -> None:
         self.home = home
         self.children = {process.name: Child(process) for process in processes}
         self.notes = notes or []
         self.model = model
         self.stopping = False
         self._written = ""
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, NurseryLine] = {}
         self._wake, theirs = socket.socketpair()
         for end in (self._wake, theirs):
             end.setblocking(False)
@@ -103,18 +103,18 @@ class Supervisor:
             return
         child.state, child.since, child.ready_at, child.misses = "starting", time.time(), 0.0, 0
 
-    def _spawn(self, process: Process) -> subprocess.Popen[bytes] | Forked:
+    def _spawn(self, process: Supervised) -> subprocess.Popen[bytes] | Forked:
         with open_log(self.home, process.name) as log:
             if not process.is_nursery:
                 with open(os.devnull, "rb") as nothing:
                     return self._begin(process, nothing.fileno(), log)
             if old := self._lines.pop(process.name, None):
                 old.close()
-            line = self._lines[process.name] = Line()
+            line = self._lines[process.name] = NurseryLine()
             with line.theirs:
                 return self._begin(process, line.theirs.fileno(), log)
 
-    def _begin(self, process: Process, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+    def _begin(self, process: Supervised, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
         """Have its nursery fork it; where there is none, or it does not answer, start its program anew."""
         if line := self._lines.get(process.nursery):
             try:
@@ -192,7 +192,7 @@ class Supervisor:
 
 
 def take_lock(home: Path) -> IO[str] | None:
-    """The lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
+    """Take the lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
     file = (home / "run" / "supervisor.lock").open("a+")
     for _ in range(20):
         try:
@@ -204,7 +204,7 @@ def take_lock(home: Path) -> IO[str] | None:
     return None
 
 
-def main(processes: Callable[[Settings], list[Process]] = default_processes) -> int:
+def main(processes: Callable[[Settings], list[Supervised]] = default_processes) -> int:
     """Run the processes of this home.
 
     Args:

@@ -41,7 +41,7 @@ class Head(NamedTuple):
 
 
 def open_envelope(direction: Direction, body: bytes, signature: str, sender: Sender, now: datetime) -> Any:
-    """The typed envelope that these bytes hold, if they are what they claim.
+    """Read the typed envelope out of these bytes, if they are what they claim.
 
     Args:
         direction: of the stream that they came from.
@@ -79,7 +79,7 @@ def _parse(direction: Direction, body: bytes) -> Envelope:
 
 
 def make_body(head: Head, payload: Wire) -> tuple[str, bytes]:
-    """The type and the exact bytes of a new envelope, ready to be signed.
+    """Make the exact bytes of a new envelope, ready to be signed; returns its type and them.
 
     Args:
         head: its number, key and so on.

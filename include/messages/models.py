@@ -88,7 +88,7 @@ class TaskFailed(Wire):
 # -- payloads, broker to worker -----------------------------------------------------------------------------------------------
 
 
-class LeaseTerms(Wire):
+class GivenTerms(Wire):
     """What the worker may use."""
 
     lease_id: UUID
@@ -102,7 +102,7 @@ class TaskAssign(Wire):
 
     title: str
     capabilities: list[str]
-    lease: LeaseTerms
+    lease: GivenTerms
     heartbeat_s: int
     test_timeout_s: int
     first_turn: int = Field(default=1, ge=1, description="The turn to ask for first, with no results: more than 1 for a resumed attempt.")
@@ -156,7 +156,7 @@ class CapabilityLease(Wire):
     """The lease's capabilities, as they are now."""
 
     capabilities: list[str]
-    lease: LeaseTerms
+    lease: GivenTerms
 
 
 class Receipt(Wire):

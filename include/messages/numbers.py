@@ -31,7 +31,7 @@ class Numbers:
         return list(zip(self._first, self._beyond, strict=True))
 
     def has_room(self, number: int) -> bool:
-        """False: this number would stand alone, and there are too many gaps already."""
+        """Check that a number may come in; False: it would stand alone, and there are too many gaps already."""
         return len(self._first) < MOST_RANGES or number - 1 in self or number + 1 in self
 
     def add(self, number: int) -> None:
@@ -52,5 +52,5 @@ class Numbers:
             self._beyond.insert(at, number + 1)
 
     def all_before(self, number: int) -> bool:
-        """Whether every number from 1 up to this one, without it, is in."""
+        """Check that every number from 1 up to this one, without it, is in."""
         return number == 1 or (bool(self._first) and self._first[0] == 1 and self._beyond[0] >= number)

@@ -21,7 +21,7 @@ _SQL = queries.load(__file__)
 
 
 def reply_key(message_id: UUID) -> str:
-    """The idempotency key of the one answer to a message."""
+    """Make the idempotency key of the one answer to a message."""
     return f"reply:{message_id}"
 
 
@@ -136,5 +136,5 @@ async def send_again(connection: AsyncConnection, task_runs: list[str]) -> int:
 
 
 async def answer_again(connection: AsyncConnection, message_ids: list[UUID]) -> int:
-    """The answers to these messages go out once more, if that was more than 5 s ago; returns how many."""
+    """Let the answers to these messages go out once more, if they were sent more than 5 s ago; returns how many."""
     return (await connection.execute(_SQL.answer_again, {"keys": [reply_key(id_) for id_ in message_ids]})).rowcount

@@ -16,12 +16,12 @@ def _prefix(task_run: str, direction: Direction) -> bytes:
 
 
 def signed_bytes(task_run: str, direction: Direction, body: bytes) -> bytes:
-    """What is signed: the prefix, then length and bytes of each part, so that no two triples give the same bytes."""
+    """Make the bytes that are signed: the prefix, then length and bytes of each part, so that no two triples give the same."""
     return b"%b %d %b" % (_prefix(task_run, direction), len(body), body)
 
 
 def sign(key: bytes, task_run: str, direction: Direction, body: bytes) -> str:
-    """The signature of a body.
+    """Sign a body.
 
     Args:
         key: the attempt's key of this direction, 32 bytes.
@@ -36,12 +36,12 @@ def sign(key: bytes, task_run: str, direction: Direction, body: bytes) -> str:
 
 
 def tag_fits(key: bytes, message: bytes, tag: bytes) -> bool:
-    """True if ``tag`` is the whole HMAC-SHA256 of ``message``: exactly 32 bytes, compared in constant time."""
+    """Check that ``tag`` is the whole HMAC-SHA256 of ``message``: exactly 32 bytes, compared in constant time."""
     return len(tag) == 32 and hmac.compare_digest(hmac.digest(key, message, "sha256"), tag)
 
 
 def verify(key: bytes, task_run: str, direction: Direction, body: bytes, signature: str) -> bool:
-    """True if ``signature`` is exactly 64 lower-case hex digits and signs these bytes under this key."""
+    """Check that ``signature`` is exactly 64 lower-case hex digits and signs these bytes under this key."""
     try:
         tag = bytes.fromhex(signature)
     except ValueError:

@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
 
 def out_stream(task_run: str) -> str:
-    """Worker to broker."""
+    """Name the stream from a task run's worker to the broker."""
     return f"task:{task_run}:out"
 
 
 def in_stream(task_run: str) -> str:
-    """Broker to worker."""
+    """Name the stream from the broker to a task run's worker."""
     return f"task:{task_run}:in"
 
 
@@ -55,11 +55,11 @@ class Streams:
 
     @staticmethod
     def reads_fast() -> bool:
-        """Whether the client's fast reader (hiredis) is active; without it a broker takes about a third as many messages."""
+        """Check that the client's fast reader (hiredis) is active; without it a broker takes about a third as many messages."""
         return bool(HIREDIS_AVAILABLE)
 
     async def server_run(self) -> str:
-        """The name of this run of the server: another one after each start."""
+        """Ask for the name of this run of the server: another one after each start."""
         info: dict[str, Any] = await self._redis.info("server")
         return str(info["run_id"])
 
@@ -83,7 +83,7 @@ class Streams:
         await pipeline.execute()
 
     async def read(self, task_runs: Iterable[str], count: int, block_ms: int) -> list[Entry]:
-        """New entries of these task runs' out streams: at most ``count`` a stream, after at most ``block_ms``."""
+        """Read new entries of these task runs' out streams: at most ``count`` a stream, after at most ``block_ms``."""
         names = sorted(task_runs)
         await self._make_groups(names)
         try:
@@ -98,7 +98,7 @@ class Streams:
         return _entries(reply)
 
     async def claim(self, task_runs: Iterable[str], count: int, idle_ms: int) -> list[Entry]:
-        """Entries that a consumer took and did not acknowledge for ``idle_ms``, at most ``count`` a stream: it is dead, or they wait."""
+        """Take over entries that a consumer did not acknowledge for ``idle_ms``, at most ``count`` a stream: it is dead, or they wait."""
         names = sorted(task_runs)
         pipeline = self._redis.pipeline(transaction=False)
         for name in names:
@@ -115,7 +115,7 @@ class Streams:
         return found
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
-        """The database has them."""
+        """Tell the server that the database has these entries."""
         ids: dict[str, list[str]] = {}
         for entry in entries:
             ids.setdefault(entry.task_run, []).append(entry.stream_id)
@@ -135,7 +135,7 @@ class Streams:
         await pipeline.execute()
 
     async def without_inbox(self, task_runs: Iterable[str]) -> list[str]:
-        """Which of these task runs have no in stream (a wiped server has none)."""
+        """Ask which of these task runs have no in stream (a wiped server has none)."""
         names = list(task_runs)
         pipeline = self._redis.pipeline(transaction=False)
         for name in names:
@@ -150,7 +150,7 @@ class Streams:
             self._grouped.discard(name) if not inbox_only else None
 
     async def task_runs(self) -> set[str]:
-        """The task runs that have a stream on the server."""
+        """Ask which task runs have a stream on the server."""
         return {_text(key).split(":")[1] async for key in self._redis.scan_iter("task:*", count=500)}
 
     async def _make_groups(self, names: list[str]) -> None:

@@ -43,7 +43,7 @@ def parse(data: bytes, *, unique_keys: bool = True) -> Any:
 
 
 def storable(value: Any) -> Any:
-    """The same value with each NUL character replaced by U+FFFD: PostgreSQL's text and jsonb cannot hold a NUL."""
+    """Replace each NUL character in a value by U+FFFD: PostgreSQL's text and jsonb cannot hold a NUL."""
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd")
     if isinstance(value, list):

@@ -37,13 +37,13 @@ _ERRORS = {400: "invalid_request_error", 401: "authentication_error", 429: "rate
 
 
 async def _cut_off() -> AsyncIterator[bytes]:
-    """The beginning of an answer, then the connection breaks."""
+    """Send the beginning of an answer, then break the connection."""
     yield b'{"id": "msg'
     raise ConnectionAbortedError("an offline playbook hangs up")
 
 
 def count_tokens(*parts: Any) -> int:
-    """Tokens of real text, at four characters each."""
+    """Count the tokens of real text, at four characters each."""
     return sum(len(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)) for part in parts if part) // 4 + 1
 
 
@@ -71,7 +71,7 @@ class Message(BaseModel):
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Its blocks; a text is one."""
+        """List its blocks; a text is one."""
         return (Block(type="text", text=self.content),) if isinstance(self.content, str) else self.content
 
 
@@ -84,7 +84,7 @@ class TokenCounts(Frozen):
     cache_creation_input_tokens: int = 0
 
 
-class Said(Frozen):
+class SaidMessage(Frozen):
     """An answer of the Messages API."""
 
     id: str
@@ -105,7 +105,7 @@ class Place(NamedTuple):
 
 
 def place_of(messages: list[dict[str, Any]]) -> Place:
-    """The playbook's turn that comes next.
+    """Find the playbook's turn that comes next.
 
     A model that is told that its sandbox was lost does again what was not committed. So the turns after the commit that it is told of do
     not count, and none does if nothing was kept. A commit whose result never came back was made in the last turn: its other calls are left.
@@ -153,12 +153,12 @@ class OfflineModel:
         self.app = Starlette(routes=routes)
 
     async def count(self, request: Request) -> Response:
-        """``POST /v1/messages/count_tokens``."""
+        """Answer ``POST /v1/messages/count_tokens``."""
         body = await request.json()
         return JSONResponse({"input_tokens": count_tokens(body.get("system"), body.get("messages"), body.get("tools"))})
 
     async def messages(self, request: Request) -> Response:
-        """``POST /v1/messages``, streamed if the body says so."""
+        """Answer ``POST /v1/messages``, streamed if the body says so."""
         body = await request.json()
         address = str((body.get("metadata") or {}).get("user_id", ""))
         number, done = place_of(body.get("messages", []))
@@ -198,7 +198,7 @@ def _headers() -> dict[str, str]:
     return {"request-id": f"req_offline_{uuid4().hex[:16]}"}
 
 
-def _message(turn: PlayedTurn, body: dict[str, Any]) -> Said:
+def _message(turn: PlayedTurn, body: dict[str, Any]) -> SaidMessage:
     text = json.dumps(turn.plan, ensure_ascii=False) if turn.plan is not None else turn.text
     content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     content += [{"type": "tool_use", "id": f"toolu_{uuid4().hex[:24]}", "name": tool.name, "input": tool.input} for tool in turn.tools]
@@ -207,12 +207,12 @@ def _message(turn: PlayedTurn, body: dict[str, Any]) -> Said:
         output_tokens=min(count_tokens(content), int(body.get("max_tokens") or 1)),
     )
     stop = turn.stop_reason or ("tool_use" if turn.tools else "end_turn")
-    return Said(
+    return SaidMessage(
         id=f"msg_offline_{uuid4().hex[:16]}", model=body.get("model", "offline"), content=tuple(content), stop_reason=stop, usage=usage
     )
 
 
-async def _events(message: Said) -> AsyncIterator[str]:
+async def _events(message: SaidMessage) -> AsyncIterator[str]:
     begun = {"content": (), "stop_reason": None, "usage": message.usage.model_copy(update={"output_tokens": 1})}
     yield _event("message_start", {"message": message.model_copy(update=begun).model_dump()})
     for index, block in enumerate(message.content):

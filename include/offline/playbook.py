@@ -60,7 +60,7 @@ class Playbook(Frozen):
         return self
 
     def turn(self, purpose: str, number: int, turn: int) -> PlayedTurn | None:
-        """The turn at an address, or None.
+        """Find the turn at an address, or None.
 
         Args:
             purpose: ``plan``, ``answer``, or a task's key.
@@ -80,7 +80,7 @@ class Playbook(Frozen):
 
 
 def read(folders: list[Path]) -> list[Playbook]:
-    """All playbooks (``*.yaml``) of these folders, or of these files, in the order given, then by name.
+    """Read all playbooks (``*.yaml``) of these folders, or of these files, in the order given, then by name.
 
     Raises:
         BadInput: a file is not a playbook; the message names file, place and problem.
@@ -97,5 +97,5 @@ def _read_file(file: Path) -> Playbook:
 
 
 def find(playbooks: list[Playbook], first_message: str) -> Playbook | None:
-    """The first playbook whose ``goal_matches`` is found in a conversation's first message."""
+    """Find the first playbook whose ``goal_matches`` is found in a conversation's first message."""
     return next((book for book in playbooks if re.search(book.goal_matches, first_message, re.IGNORECASE)), None)

@@ -106,15 +106,15 @@ def parse(text: str) -> Plan | list[str]:
 
 def findings_of(connection: Connection, settings: Settings, run: GoalRun, plan: Plan) -> list[str]:
     """Check a plan against the agent, the goal and the settings."""
-    return rules.check(
-        plan,
-        catalog.names(),
-        agents.capabilities(connection, run.agent),
-        run.budget_micro / 1e6,
-        max(60, int(run.seconds_left) + 1),
-        settings.max_tasks,
-        settings.max_width,
+    limits = rules.Limits(
+        workers=catalog.names(),
+        capabilities=agents.capabilities(connection, run.agent),
+        budget_usd=run.budget_micro / 1e6,
+        deadline_s=max(60, int(run.seconds_left) + 1),
+        max_tasks=settings.max_tasks,
+        max_width=settings.max_width,
     )
+    return rules.check(plan, limits)
 
 
 def store(connection: Connection, run: GoalRun, plan: Plan) -> None:

@@ -24,24 +24,24 @@ class LastWord(NamedTuple):
 
 
 async def ready(connection: AsyncConnection, attempts: Iterable[AttemptRef]) -> None:
-    """The broker has heard these workers for the first time: they are there, and their tasks are worked at."""
+    """Move the attempts of workers that the broker has heard for the first time to READY, and their tasks to EXECUTING."""
     await _move(connection, _SQL.move_attempts, attempts, [AttemptState.SPAWNING], AttemptState.READY)
     await _move(connection, _SQL.move_tasks, attempts, [TaskRunState.LEASED], TaskRunState.EXECUTING)
 
 
 async def work(connection: AsyncConnection, attempts: Iterable[AttemptRef]) -> None:
-    """The broker has heard that these workers work."""
+    """Move the attempts of workers that say that they work to WORKING."""
     await _move(connection, _SQL.move_attempts, attempts, [AttemptState.READY], AttemptState.WORKING)
 
 
 async def block(connection: AsyncConnection, attempts: Iterable[AttemptRef]) -> None:
-    """These workers wait for the answer to a question."""
+    """Move the attempts of workers that wait for an answer, and their tasks, to BLOCKED."""
     await _move(connection, _SQL.move_attempts, attempts, [AttemptState.WORKING], AttemptState.BLOCKED)
     await _move(connection, _SQL.move_tasks, attempts, [TaskRunState.EXECUTING], TaskRunState.BLOCKED)
 
 
 async def unblock(connection: AsyncConnection, attempts: Iterable[AttemptRef]) -> None:
-    """These workers have their answers and go on."""
+    """Move the attempts of workers that have their answers, and their tasks, on from BLOCKED."""
     await _move(connection, _SQL.move_attempts, attempts, [AttemptState.BLOCKED], AttemptState.WORKING)
     await _move(connection, _SQL.move_tasks, attempts, [TaskRunState.BLOCKED], TaskRunState.EXECUTING)
 

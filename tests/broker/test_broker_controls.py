@@ -37,7 +37,7 @@ def test_control_without_the_fence_an_older_epoch_is_taken(yard: Yard, monkeypat
             monkeypatch.setattr(inbox._SQL, name, text)
     _, body, signature = old.make(models.Progress(status="working", step="late"))
 
-    async def take() -> inbox.Taken:
+    async def take() -> inbox.Handled:
         async with await connect(yard) as connection:
             return await inbox.take(connection, "jarvis", [Entry(old.task_run, "1-1", body, signature)], now())
 
@@ -66,7 +66,7 @@ async def _give_up_the_batch(self: Any, batch: list[Entry]) -> None:
     try:
         taken = await self.process.transact(lambda c: inbox.take(c, self.process.agent, batch, now()))
     except psycopg.Error as error:
-        taken = inbox.Taken([], [(entry, str(error)) for entry in batch], [], False, False)
+        taken = inbox.Handled([], [(entry, str(error)) for entry in batch], [], False, False)
     await self._after_commit(taken)
 
 

@@ -138,7 +138,7 @@ def test_an_ending_waits_for_every_lower_number_and_one_waits_for_each_attempt(y
     ending = worker.make(models.TaskComplete(summary="", commit=None))[1:]
     second = worker.make(models.TaskFailed(kind="gave_up", reason="no"))[1:]
 
-    async def deliver(*messages: tuple[bytes, str]) -> inbox.Taken:
+    async def deliver(*messages: tuple[bytes, str]) -> inbox.Handled:
         async with await connect(yard) as connection:
             return await inbox.take(connection, "jarvis", [Entry(worker.task_run, f"1-{n}", *m) for n, m in enumerate(messages)], now())
 
@@ -154,7 +154,7 @@ def test_more_than_a_thousand_gaps_are_refused(yard) -> None:  # type: ignore[no
     beats = [worker.make(models.Heartbeat(status="working", step="x"), seq=seq)[1:] for seq in range(2, 2_402, 2)]
     entries = [Entry(worker.task_run, f"1-{n}", *message) for n, message in enumerate(beats)]
 
-    async def take() -> inbox.Taken:
+    async def take() -> inbox.Handled:
         async with await connect(yard) as connection:
             return await inbox.take(connection, "jarvis", entries, now())
 
@@ -193,7 +193,7 @@ def test_naughty_strings_reach_the_database_unchanged(yard, corpora) -> None:  #
         _, body, signature = worker.make(models.ArtifactMessage(artifact_type="log", data={"text": text, text: 1}))
         entries.append(Entry(worker.task_run, "1-1", body, signature))
 
-    async def take() -> inbox.Taken:
+    async def take() -> inbox.Handled:
         async with await psycopg.AsyncConnection.connect(yard.settings.dsn("broker"), row_factory=dict_row) as connection:
             return await inbox.take(connection, "jarvis", entries, now())
 
@@ -209,7 +209,7 @@ def test_a_flood_of_forged_messages_is_one_event_a_batch(yard) -> None:  # type:
     good = Entry(worker.task_run, "1-0", body, signature)
     forged = [Entry(worker.task_run, f"2-{n}", body.replace(b'"x"', b'"y"'), signature) for n in range(300)]
 
-    async def take() -> inbox.Taken:
+    async def take() -> inbox.Handled:
         async with await psycopg.AsyncConnection.connect(yard.settings.dsn("broker"), row_factory=dict_row) as connection:
             return await inbox.take(connection, "jarvis", [*forged, good], now())
 

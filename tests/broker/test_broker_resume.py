@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.broker.models import Line
+from include.broker.models import TranscriptLine
 from include.broker.rules import NOTHING_KEPT, SANDBOX_LOST, resumption
 from include.errors import BadInput
 from include.messages import models
@@ -189,8 +189,8 @@ def test_a_transcript_that_broke_off_is_completed(rows: list[dict[str, Any]], fi
         assert asked == [block["tool_use_id"] for block in following["content"] if block["type"] == "tool_result"]
 
 
-def lines(rows: list[dict[str, Any]]) -> list[Line]:
-    return [Line(**row) for row in rows]
+def lines(rows: list[dict[str, Any]]) -> list[TranscriptLine]:
+    return [TranscriptLine(**row) for row in rows]
 
 
 def test_no_turn_is_nothing_to_go_on_with() -> None:

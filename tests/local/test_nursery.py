@@ -34,7 +34,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from include.local import nursery
-from include.local.processes import Process
+from include.local.processes import Supervised
 from include.local.supervisor import Supervisor, take_lock
 home = Path(sys.argv[1])
 nursery.ANSWER_S = 2.0
@@ -42,11 +42,11 @@ lock = take_lock(home)
 def python(module, *arguments):
     return (sys.executable, "-m", module, *arguments)
 Supervisor(home, [
-    Process("nursery", python("include.local.nursery", "nursling", "there.is.no.such.module"), is_nursery=True),
-    Process("inner", python("include.local.nursery", "json"), ("nursery",), nursery="nursery", is_nursery=True),
-    Process("one", python("nursling", "good"), ("nursery",), nursery="nursery", stop_s=1.0),
-    Process("two", python("nursling", "good"), ("inner",), nursery="inner", stop_s=1.0),
-    *([Process("bad", python("nursling", "bad"), ("nursery",), nursery="nursery")] if "bad" in sys.argv else []),
+    Supervised("nursery", python("include.local.nursery", "nursling", "there.is.no.such.module"), is_nursery=True),
+    Supervised("inner", python("include.local.nursery", "json"), ("nursery",), nursery="nursery", is_nursery=True),
+    Supervised("one", python("nursling", "good"), ("nursery",), nursery="nursery", stop_s=1.0),
+    Supervised("two", python("nursling", "good"), ("inner",), nursery="inner", stop_s=1.0),
+    *([Supervised("bad", python("nursling", "bad"), ("nursery",), nursery="nursery")] if "bad" in sys.argv else []),
 ]).run()
 """
 

@@ -18,7 +18,7 @@ from include.errors import Unavailable
 from include.local import control, leftovers, runtime
 from include.local.child import Child, child_environment
 from include.local.models import ProcessState
-from include.local.processes import Process
+from include.local.processes import Supervised
 from tests.conftest import wait_until
 from tests.kit.scale import patience
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from include.local.processes import Process
+from include.local.processes import Supervised
 from include.local.supervisor import Supervisor, take_lock
 home, given = Path(sys.argv[1]), json.loads(sys.argv[2])
 lock = take_lock(home)
@@ -36,7 +36,7 @@ assert lock is not None, "another supervisor holds the lock"
 marks = home / "marks"
 marks.mkdir(exist_ok=True)
 processes = [
-    Process(row["name"], tuple(row["command"]), tuple(row.get("needs", ())), once=row.get("once", False), stop_s=1.0,
+    Supervised(row["name"], tuple(row["command"]), tuple(row.get("needs", ())), once=row.get("once", False), stop_s=1.0,
             ready=lambda row=row: not row.get("ready") or (marks / row["ready"]).exists())
     for row in given
 ]
@@ -109,7 +109,7 @@ def test_the_pause_before_a_restart_grows(home: Path) -> None:
 
 
 def test_the_pause_begins_anew_once_a_process_was_steady() -> None:
-    child = Child(Process("server", ("true",)))
+    child = Child(Supervised("server", ("true",)))
     for falls, ready_s_ago, pause in ((1, 0, 1), (2, 0, 2), (3, 5, 4), (1, 11, 1)):
         child.ready_at = time.time() - ready_s_ago if ready_s_ago else 0.0
         child.fell(100.0)

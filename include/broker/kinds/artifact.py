@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from include.artifacts.hints import Hint
-from include.broker.effects import Effects, Opened
+from include.broker.effects import Effects, Heard
 from include.messages.models import Receipt
 
 
-def gather(effects: Effects, message: Opened) -> None:
+def gather(effects: Effects, message: Heard) -> None:
     """Keep the result under the hash of its message; the worker gets a receipt."""
     payload = message.envelope.payload
     data = message.clean(payload.data)

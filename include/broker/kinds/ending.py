@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.broker.effects import Effects, Opened
+from include.broker.effects import Effects, Heard
 from include.messages.models import Receipt
 from include.messages.strict_json import storable
 from include.tasks.batches import LastWord
@@ -16,7 +16,7 @@ _FAILURES = {
 """What the worker gives as its reason, as a class of failure; None: whoever cancelled it has written why."""
 
 
-def gather_complete(effects: Effects, message: Opened) -> None:
+def gather_complete(effects: Effects, message: Heard) -> None:
     """Keep which commit was handed in; the worker gets a receipt."""
     payload = message.envelope.payload
     word = LastWord(AttemptState.COMPLETING, commit=payload.commit, summary=storable(payload.summary))
@@ -24,7 +24,7 @@ def gather_complete(effects: Effects, message: Opened) -> None:
     effects.answer(message, Receipt())
 
 
-def gather_failed(effects: Effects, message: Opened) -> None:
+def gather_failed(effects: Effects, message: Heard) -> None:
     """Keep why the worker gives up; it gets a receipt."""
     payload = message.envelope.payload
     word = LastWord(AttemptState.FAILED, failure=_FAILURES.get(payload.kind), reason=storable(payload.reason))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from include.broker import conversation
 from include.broker.calls import perform
-from include.broker.effects import Effects, Opened
+from include.broker.effects import Effects, Heard
 from include.broker.models import Call, Pending, Reply
 from include.broker.process import Process
 from include.database.unit_of_work import AsyncConnection
@@ -15,13 +15,13 @@ from include.errors import AirlockError, ModelFailed
 from include.messages.models import LlmError
 
 
-def gather(effects: Effects, message: Opened) -> None:
+def gather(effects: Effects, message: Heard) -> None:
     """Take the tools' results into the transcript; what does not fit it is answered at once, the rest by the model."""
     effects.asked = True
     effects.later.append(partial(_take, effects, message))
 
 
-async def _take(effects: Effects, message: Opened, connection: AsyncConnection) -> None:
+async def _take(effects: Effects, message: Heard, connection: AsyncConnection) -> None:
     error = await conversation.add_request(connection, message.attempt, message.envelope.id, message.envelope.payload)
     if error is not None:
         effects.answer(message, conversation.no_turn(error))
@@ -34,17 +34,17 @@ class _Turn(NamedTuple):
     pending: Pending
 
     async def keep(self, connection: AsyncConnection, reply: Reply) -> None:
-        """The turn goes into the transcript and to the worker."""
+        """Write the turn into the transcript and send it to the worker."""
         await conversation.keep_reply(connection, self.call, self.pending, reply)
 
     async def fail(self, connection: AsyncConnection, kind: str, message: str) -> None:
-        """The worker is told why it gets none."""
+        """Tell the worker why it gets no turn."""
         told = LlmError(kind="budget", message=message) if kind == "budget" else conversation.why(ModelFailed(kind, message))
         await conversation.refuse(connection, self.call.agent, self.pending, told)
 
 
 async def answer(process: Process, pending: Pending) -> None:
-    """Make the call that gives the attempt's next turn."""
+    """Call the model for the attempt's next turn."""
 
     async def prepare(connection: AsyncConnection) -> Call | None:
         models = await process.models(connection)
@@ -59,5 +59,5 @@ async def answer(process: Process, pending: Pending) -> None:
 
 
 async def lose(connection: AsyncConnection, agent: str, pending: Pending, story: str) -> None:
-    """A broker died over the call: the worker may ask again."""
+    """Tell the worker that a broker died over the call, and that it may ask again."""
     await conversation.refuse(connection, agent, pending, LlmError(kind="lost", message=story + " Ask again."))

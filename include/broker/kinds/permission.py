@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from include.broker.effects import Effects, Opened
+from include.broker.effects import Effects, Heard
 from include.messages.models import PermissionDeny, PermissionGrant
 from include.policy import service as policy
 from include.policy.models import Decided, UseRequest
 
 
-def gather(effects: Effects, message: Opened) -> None:
+def gather(effects: Effects, message: Heard) -> None:
     """Let policy decide; the decision is recorded and the worker is told it."""
     speaker, wanted = message.speaker, message.envelope.payload
     asked = message.clean({"capability": wanted.capability, "detail": wanted.detail, "reason": wanted.reason})

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from include.broker import questions
 from include.broker.calls import perform
-from include.broker.effects import Effects, Opened
+from include.broker.effects import Effects, Heard
 from include.broker.models import Call, Pending, Reply
 from include.broker.process import Process
 from include.database.unit_of_work import AsyncConnection
 from include.messages.models import Question
 
 
-def gather(effects: Effects, message: Opened) -> None:
+def gather(effects: Effects, message: Heard) -> None:
     """Keep the question until it is answered; one that blocks stops the worker."""
     effects.asked = True
     asked = Question.model_validate(message.clean(message.envelope.payload.model_dump()))
@@ -29,16 +29,16 @@ class _Asking(NamedTuple):
     pending: Pending
 
     async def keep(self, connection: AsyncConnection, reply: Reply) -> None:
-        """The worker gets the model's answer."""
+        """Send the model's answer to the worker."""
         await questions.keep(connection, self.call.agent, self.pending, questions.read(reply.text), self.call.model)
 
     async def fail(self, connection: AsyncConnection, kind: str, message: str) -> None:
-        """The worker is told that there is none."""
+        """Tell the worker that there is no answer."""
         await questions.keep_no_answer(connection, self.call.agent, self.pending, f"{kind}: {message}")
 
 
 async def answer(process: Process, pending: Pending) -> None:
-    """Make the call that answers the question."""
+    """Call the planner model for an answer."""
 
     async def prepare(connection: AsyncConnection) -> Call:
         return await questions.call(connection, await process.models(connection), pending)
@@ -48,5 +48,5 @@ async def answer(process: Process, pending: Pending) -> None:
 
 
 async def lose(connection: AsyncConnection, agent: str, pending: Pending, story: str) -> None:
-    """A broker died over the call: there is no answer."""
+    """Tell the worker that a broker died over the call."""
     await questions.keep_no_answer(connection, agent, pending, story)

@@ -61,12 +61,12 @@ class Measured(NamedTuple):
 
     @property
     def own(self) -> list[float]:
-        """Seconds of each attempt without model and tests."""
+        """List the seconds of each attempt without model and tests."""
         return [column.own for column in self.columns if column.name != "goal"]
 
 
 def run(count: int) -> Figures:
-    """Measure.
+    """Measure so many goals of the demo, and a plain DAG of the same shape after each.
 
     Args:
         count: goals, one after the other; the table shows the one whose tasks' own seconds are the middle ones.
@@ -104,7 +104,7 @@ def _figures(each: Measured) -> dict[str, float]:
 
 @contextmanager
 def _airlock() -> Iterator[Settings]:
-    """A whole Airlock in a home that goes away with it."""
+    """Run a whole Airlock in a home that goes away with it."""
     before = dict(os.environ)
     home = Path(tempfile.mkdtemp(prefix="airlock-bench-"))
     home.chmod(0o711)  # sandboxes without rights reach their directories in it
@@ -165,7 +165,7 @@ def _wait_for_goal(settings: Settings, goal_run: str) -> None:
 
 
 def _wait_for_run(settings: Settings, run_id: str) -> list[StepMoment]:
-    """Airflow's moments of a run that has ended."""
+    """Wait for the end of a run in Airflow; returns its moments."""
     end = time.monotonic() + _PATIENCE_S
     while time.monotonic() < end:
         found = moments.of_airflow(settings, [run_id])
@@ -176,7 +176,7 @@ def _wait_for_run(settings: Settings, run_id: str) -> list[StepMoment]:
 
 
 def _write_plain(settings: Settings, plan: str) -> None:
-    """The plan's graph out of plain steps, as a DAG file; written once, all goals of the demo have the same plan."""
+    """Write the plan's graph out of plain steps, as a DAG file; once, for all goals of the demo have the same plan."""
     goal = {"dag_id": _PLAIN, "title": "Plain", "text": "", "repository": "none", "base_branch": "main", "agent": "none"}
     document = json.dumps({"goal": goal, "revision": 1, "plan": plan})
     target = plain_dags(settings.home) / "plain.py"
@@ -195,7 +195,7 @@ def _trigger_plain(settings: Settings, run_id: str) -> None:
 
 
 def _plain(found: list[StepMoment], depends_on: dict[str, tuple[str, ...]]) -> dict[str, float]:
-    """Seconds of each group, from when it could begin, and of what stands behind all groups."""
+    """Count the seconds of each group, from when it could begin, and of what stands behind all groups."""
     begun = next(each.at for each in found if each.task_id == "" and each.kind == "starts")
     ended = {each.task_id.partition(".")[0]: each.at for each in found if each.kind == "ends" and each.task_id}
     since = {key: max((ended[other] for other in others), default=begun) for key, others in depends_on.items()}

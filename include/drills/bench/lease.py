@@ -40,7 +40,7 @@ PROGRAM = "import subprocess, time\nsubprocess.Popen(['sleep', '100000'])\ntime.
 
 
 def run(count: int) -> Figures:
-    """Measure.
+    """Measure how late sandboxes are gone, for each engine that answers and each way to be over.
 
     Args:
         count: sandboxes for each engine and way.
@@ -70,7 +70,7 @@ def _row(servers: Servers, engine: str, what: str, count: int) -> dict[str, Any]
 
 @contextmanager
 def _node(servers: Servers, engine: str) -> Iterator[bool]:
-    """A warden and a relay on the temporary servers; False if this engine does not answer."""
+    """Run a warden and a relay on the temporary servers; yields False if this engine does not answer."""
     os.environ |= {"AIRLOCK_ENGINE": engine, "AIRLOCK_NODE": "bench", "AIRLOCK_HEARTBEAT_TIMEOUT_S": str(HEARTBEAT_TIMEOUT_S)}
     os.environ |= {"AIRFLOW_HOME": str(servers.settings.home / "airflow"), "AIRLOCK_UNWATCHED_S": str(UNWATCHED_S)}
     settings_module.settings.cache_clear()
@@ -101,7 +101,7 @@ def _serves() -> bool:
 
 
 def _measure(servers: Servers, what: str, count: int) -> list[float]:
-    """Seconds from over to gone of each sandbox."""
+    """Measure the seconds from over to gone of each sandbox."""
     run_id, workers = make_workers(count)
     try:
         with _sensor(servers, run_id, workers) as cancel:
@@ -117,7 +117,7 @@ def _measure(servers: Servers, what: str, count: int) -> list[float]:
 
 @contextmanager
 def _sensor(servers: Servers, run_id: str, workers: list[Worker]) -> Iterator[Callable[[Worker], None]]:
-    """The lease triggers of these workers, at work; yields what cancels one as a person's mark in Airflow does."""
+    """Run the lease triggers of these workers; yields what cancels one as a person's mark in Airflow does."""
     keys = [_key(worker) for worker in workers]
     with (servers.settings.logs_dir / "sensor.log").open("ab") as log:
         command = [sys.executable, "-m", "include.drills.bench.sensor", run_id, *keys]
@@ -194,7 +194,7 @@ def _lateness(mine: Settings, workers: list[Worker], due: _Due) -> list[float]:
 
 
 def _pidfds(mine: Settings, workers: list[Worker]) -> dict[int, str]:
-    """A descriptor of each process of each sandbox."""
+    """Open a descriptor of each process of each sandbox."""
     owners = {f"airlock-{worker.task_run}-1": worker.task_run for worker in workers}
     there = leftovers.processes(folders.root(mine))
     found = {os.pidfd_open(pid): task_run for name, task_run in owners.items() for pid in there.get(name, [])}

@@ -44,12 +44,12 @@ class Names(Frozen):
 
 
 def of_airflow(settings: Settings, runs: list[str]) -> list[StepMoment]:
-    """When runs and their steps began and ended."""
+    """Read when runs of Airflow and their steps began and ended."""
     return _ask(settings.dsn("owner", "airflow"), StepMoment, _SQL.airflow_moments, runs=runs)
 
 
 def of_goal(settings: Settings, goal_run: str) -> list[Moment]:
-    """The moments of a goal run that was submitted with a key, in order, from its submission on."""
+    """Read the moments of a goal run that was submitted with a key, in order, from its submission on."""
     ours = _ask(settings.dsn("owner"), StoredMoment, _SQL.goal_moments, run=goal_run)
     names = _ask(settings.dsn("owner"), Names, _SQL.goal_names, run=goal_run)[0]
     found = [Moment(each.key or "", each.at, each.kind, each.detail or "") for each in ours if each.at is not None]

@@ -53,7 +53,7 @@ def _lines(path: str) -> list[str]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that at least this share (0 to 1) of the values does not exceed; 0 if there are none."""
+    """Find the smallest value that at least this share (0 to 1) of the values does not exceed; 0 if there are none."""
     if not values:
         return 0.0
     ordered = sorted(values)

@@ -56,7 +56,7 @@ class Servers:
         return self.start(name, [sys.executable, *arguments])
 
     def log(self, name: str) -> str:
-        """What a program has said so far."""
+        """Read what a program has said so far."""
         return (self.settings.logs_dir / f"{name}.log").read_text(errors="replace")
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Servers:
 
 @contextmanager
 def temporary_servers(**postgres_options: str) -> Iterator[Servers]:
-    """PostgreSQL and Valkey as an installation has them, migrated, in a folder of their own; this process's settings point to it.
+    """Run PostgreSQL and Valkey as an installation has them, in a folder of their own; this process's settings point to it.
 
     Args:
         postgres_options: further options of the server, for example ``shared_buffers="256MB"``.

@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from include.local import airflow, airflow_settings, supervisor
-from include.local.processes import Process, default_processes
+from include.local.processes import Supervised, default_processes
 from include.settings import Settings, settings
 
 _AIRFLOW = "airflow"
 
 
 def plain_dags(home: Path) -> Path:
-    """The folder of the benchmark's DAG files in its home."""
+    """Name the folder of the benchmark's DAG files in its home."""
     return home / "plain-dags"
 
 
-def processes(mine: Settings) -> list[Process]:
-    """What an installation runs, with this module in the place of Airflow's launcher."""
+def processes(mine: Settings) -> list[Supervised]:
+    """List what an installation runs, with this module in the place of Airflow's launcher."""
     command = (sys.executable, "-m", "include.drills.bench.stack", _AIRFLOW)
     return [replace(process, command=command) if process.name == "airflow" else process for process in default_processes(mine)]
 

@@ -40,7 +40,7 @@ INSTALL_S = 300
 
 
 def run(count: int) -> Figures:
-    """Measure; a peer that cannot be installed is left out, and the report says so.
+    """Measure our transitions and the peers' steps; a peer that cannot be installed is left out, and the report says so.
 
     Args:
         count: transitions, steps and checkpoints, each one durable by itself.
@@ -69,7 +69,7 @@ def _table(measured: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def _ratios(measured: dict[str, list[float]]) -> dict[str, float]:
-    """Ours, both times together, against each peer."""
+    """Compare ours, both times together, with each peer."""
     ours = measured[OURS] + measured[AGAIN]
     return {
         f"ours_to_{name.replace(' ', '_')}_p{share:.0%}".rstrip("%"): round(percentile(ours, share) / percentile(measured[name], share), 3)
@@ -88,7 +88,7 @@ def _rows() -> None:
 
 
 def _ours(opened: Callable[[], AbstractContextManager[Connection]], count: int) -> list[float]:
-    """Milliseconds of each transition, from asking for a connection to after the commit."""
+    """Measure the milliseconds of each transition, from asking for a connection to after the commit."""
     took = []
     for number in range(_WARM_UP + count):
         state = TaskRunState.EXECUTING if number % 2 else TaskRunState.BLOCKED
@@ -100,7 +100,7 @@ def _ours(opened: Callable[[], AbstractContextManager[Connection]], count: int) 
 
 
 def _peer(servers: Servers, folder: Path, packages: list[str], program: str, count: int) -> list[float] | str:
-    """Milliseconds of each, or why there are none."""
+    """Measure the milliseconds of each step of a peer, or say why there are none."""
     name = program.removesuffix(".py")
     python = folder / name / "bin" / "python"
     for command in _install(folder / name, python, packages):

@@ -43,7 +43,7 @@ ASKERS, ASKED_PER_S, ASKED = 10, 50.0, 1_000
 
 
 def run(messages: int, asked: int = ASKED) -> Figures:
-    """Measure.
+    """Measure the messages per second of three consumers, and the round trip of permission requests.
 
     Args:
         messages: how many the raw streams and our broker take.
@@ -138,7 +138,7 @@ async def _ours(settings: Settings, workers: list[Worker], messages: int) -> Non
 
 
 async def _send(sending: Sending) -> None:
-    """As the process does: what was queued goes out while further messages are taken."""
+    """Send what was queued while further messages are taken, as the process does."""
     while True:
         await sending.process.wake.outbox.wait()
         sending.process.wake.outbox.clear()
@@ -146,7 +146,7 @@ async def _send(sending: Sending) -> None:
 
 
 async def _acknowledged(client: redis.asyncio.Redis, workers: list[Worker], done: int, messages: int) -> int:
-    """Every batch is full until the streams are drained; only then is it worth asking."""
+    """Count the acknowledged messages: every batch is full until the streams are drained, and only then is it worth asking."""
     if done + BATCH < messages:
         return done + BATCH
     pipeline = client.pipeline(transaction=False)
@@ -220,7 +220,7 @@ async def _ask_all(settings: Settings, workers: list[Worker], count: int) -> lis
 
 
 async def _read_answers(settings: Settings, worker: Worker, assigned: asyncio.Event, asked: dict[str, float], took: list[float]) -> None:
-    """One worker's inbox, as its relay reads it for it; each answer counts once, and only with a good signature."""
+    """Read one worker's inbox as its relay does; each answer counts once, and only with a good signature."""
     relay = redis.asyncio.Redis.from_url(settings.valkey_url("relay"))
     stream, last = streams.in_stream(worker.task_run), "0-0"
     try:

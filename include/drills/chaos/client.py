@@ -9,7 +9,7 @@ from include.database.unit_of_work import transaction
 from include.drills import person
 from include.drills.chaos import store
 from include.drills.chaos.models import ClientGoal
-from include.drills.chaos.work import Goal
+from include.drills.chaos.work import PlayedGoal
 from include.errors import AirlockError, BadInput, Unavailable
 from include.local.control import Say
 from include.settings import Settings
@@ -28,7 +28,7 @@ class Clients:
         begin_s: for so many seconds further goals begin; 0: until all have.
     """
 
-    def __init__(self, settings: Settings, goals: list[Goal], repository: str, at_once: int, say: Say, begin_s: float = 0) -> None:
+    def __init__(self, settings: Settings, goals: list[PlayedGoal], repository: str, at_once: int, say: Say, begin_s: float = 0) -> None:
         self._settings, self._repository, self._say = settings, repository, say
         self._waiting = list(reversed(goals))
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Clients:
             thread.start()
 
     def are_done(self) -> bool:
-        """Every goal has come to its end."""
+        """Tell whether every goal has come to its end."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def rest(self, patience_s: float) -> None:
@@ -68,7 +68,7 @@ class Clients:
             if asked.acknowledged:
                 self._wait(goal)
 
-    def _submit(self, goal: Goal) -> ClientGoal:
+    def _submit(self, goal: PlayedGoal) -> ClientGoal:
         request = person.request(goal=goal.text, repository=self._repository, key=goal.key, landing=goal.landing,
                                  budget_usd=BUDGET_USD, deadline=DEADLINE)  # fmt: skip
         calls, refusals, said = 0, 0, ""
@@ -85,7 +85,7 @@ class Clients:
         self._say(f"goal {goal.number} was not taken in: {said}")
         return ClientGoal(key=goal.key, tasks=goal.tasks, calls=calls, acknowledged=False, said=said)
 
-    def _wait(self, goal: Goal) -> None:
+    def _wait(self, goal: PlayedGoal) -> None:
         while not self.stopped.wait(1):
             try:
                 with transaction("owner") as connection:

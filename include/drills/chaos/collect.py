@@ -20,7 +20,7 @@ SETTLE_S = 90.0
 
 
 def facts(settings: Settings, asked: list[ClientGoal], sample: Path, repository: str, manual: list[str]) -> Remains:
-    """All that ``rules.judge`` needs."""
+    """Collect all that ``rules.judge`` needs."""
     leftovers = _settled(settings)
     with transaction("owner") as connection:
         found = store.ends(connection)
@@ -50,7 +50,7 @@ def _trailers(repository: Path, ref: str) -> tuple[str, ...]:
 
 
 def _is_green(sample: Path) -> bool:
-    """The sample's own tests, on a fresh clone of main."""
+    """Run the sample's own tests on a fresh clone of main."""
     with tempfile.TemporaryDirectory(prefix="airlock-chaos-main-") as folder:
         git(sample, "clone", "--quiet", "--branch", "main", str(sample), folder)
         tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]

@@ -64,7 +64,7 @@ class Killer:
         return deck
 
     def _rest(self, share: float) -> None:
-        """Until the stack is whole or a random pause has passed; then for the next kill's share of the merges."""
+        """Wait until the stack is whole or a random pause has passed; then for the next kill's share of the merges."""
         began, pause = time.monotonic(), self._chance.uniform(*PAUSE_S)
         while time.monotonic() - began < pause and not (self.watch.is_whole() and time.monotonic() - began > PAUSE_S[0]):
             time.sleep(0.1)
@@ -102,14 +102,14 @@ class Killer:
         self.watch.armed(Fault(at_s=self._at(), kind="point", target=name))
 
     def _find(self, target: str) -> targets.Hit:
-        """A target that is down at the moment (or a sandbox, while none is live) is waited for."""
+        """Find a target's processes; one that is down at the moment (or a sandbox, while none is live) is waited for."""
         end = time.monotonic() + 30
         while not (hit := targets.find(self._settings, target, self._chance)).pids and time.monotonic() < end:
             time.sleep(0.2)
         return hit
 
     def _up(self, target: str) -> None:
-        """What a person does after a crash, and all that a person does: ``./airlock up``."""
+        """Start all again as a person does after a crash, and do no more than that: ``./airlock up``."""
         for attempt in (1, 2, 3):
             try:
                 control.up(self._settings.home, lambda _: None, patience_s=UP_S)

@@ -23,12 +23,12 @@ class Options(Frozen):
 
     @property
     def at_once(self) -> int:
-        """Goals that are under way at the same time."""
+        """Tell how many goals are under way at the same time."""
         return self.goals if self.minutes else 4
 
     @property
     def kills_nothing(self) -> bool:
-        """Nothing is done to any process, so no attempt may be lost."""
+        """Tell whether nothing is done to any process, so that no attempt may be lost."""
         return self.kills == 0 and not self.points
 
 
@@ -159,7 +159,7 @@ class Judgement(Frozen):
 
     @property
     def holds(self) -> bool:
-        """Every bar holds."""
+        """Tell whether every bar holds."""
         return all(bar.holds for bar in self.bars)
 
 
@@ -173,7 +173,7 @@ class Fault(Frozen):
 
     @property
     def is_kill(self) -> bool:
-        """A SIGKILL, from outside or at a fault point."""
+        """Tell whether it is a SIGKILL, from outside or at a fault point."""
         return self.kind != "stop"
 
 
@@ -188,7 +188,7 @@ class ChaosReport(Frozen):
     words: tuple[str, ...] = Field(description="What one must know to read the figures.")
 
     def public(self) -> dict[str, Any]:
-        """As ``--json`` prints it: without the long lists."""
+        """Make what ``--json`` prints: all but the long lists."""
         long = {"events", "on_main", "kept", "merges"}
         found = self.model_dump(mode="json", exclude={"facts": long})
         return {**found, "ok": self.judgement.holds, "events": len(self.facts.events), "audit": self.facts.audit.entries}

@@ -58,7 +58,7 @@ def _count(name: str, found: dict[str, int]) -> Bar:
 
 
 def goal_counters(facts: Remains) -> Counters:
-    """Attempted: goals that a client submitted. Recovered: a submission of it was not answered, and it is there once."""
+    """Count the goals. Attempted: a client submitted it. Recovered: a submission of it was not answered, and it is there once."""
     there = Counter(run.key for run in facts.runs)
     return Counters(
         attempted=len(facts.asked),
@@ -75,19 +75,19 @@ def _unanswered(asked: ClientGoal) -> bool:
 
 
 def lost_goals(facts: Remains) -> list[str]:
-    """Goals that were confirmed and have no run, or one that did not come to its end."""
+    """Find goals that were confirmed and have no run, or one that did not come to its end."""
     ended = {run.key for run in facts.runs if run.ended}
     return [asked.key for asked in facts.asked if asked.acknowledged and asked.key not in ended]
 
 
 def unexpected_goals(facts: Remains) -> list[str]:
-    """Goals that nobody asked for."""
+    """Find goals that nobody asked for."""
     keys = {asked.key for asked in facts.asked}
     return [run.key for run in facts.runs if run.key not in keys]
 
 
 def duplicated_goals(facts: Remains) -> list[str]:
-    """Goals with more than one run."""
+    """Find goals with more than one run."""
     return [key for key, count in Counter(run.key for run in facts.runs).items() if count > 1]
 
 
@@ -95,7 +95,7 @@ def duplicated_goals(facts: Remains) -> list[str]:
 
 
 def merge_counters(facts: Remains) -> Counters:
-    """Attempted: task runs. Acknowledged: those that are COMPLETED. Recovered: merged although an attempt was lost."""
+    """Count the merges. Attempted: task runs. Acknowledged: COMPLETED ones. Recovered: merged although an attempt was lost."""
     merged = set(facts.on_main)
     return Counters(
         attempted=len(facts.tasks),
@@ -108,7 +108,7 @@ def merge_counters(facts: Remains) -> Counters:
 
 
 def lost_merges(facts: Remains) -> list[str]:
-    """Acknowledged, and not where it should be; and tasks of a completed goal that are not there at all."""
+    """Find merges that are acknowledged and not where they should be, and tasks of a completed goal that are not there at all."""
     main, landed = set(facts.on_main), _landed(facts)
     anywhere = main | set(facts.kept)
     gone = [task.id for task in facts.tasks if task.state == COMPLETED and task.id not in (main if task.run in landed else anywhere)]
@@ -128,19 +128,19 @@ def _landed(facts: Remains) -> set[str]:
 
 
 def unexpected_merges(facts: Remains) -> list[str]:
-    """On main without a row that says so, or of a task run that nobody knows."""
+    """Find what is on main without a row that says so, or of a task run that nobody knows."""
     known = {task.id for task in facts.tasks if task.state == COMPLETED} & set(facts.merges)
     return sorted(set(facts.on_main) - known)
 
 
 def duplicated_merges(facts: Remains) -> list[str]:
-    """Task runs whose change is on main, or in merges, more than once."""
+    """Find task runs whose change is on main, or in merges, more than once."""
     twice = [name for name, count in Counter(facts.on_main).items() if count > 1]
     return sorted({*twice, *(name for name, count in Counter(facts.merges).items() if count > 1)})
 
 
 def stranded_goals(facts: Remains) -> list[str]:
-    """Goals that ended without landing what had merged, although no task of theirs failed by its own fault."""
+    """Find goals that ended without landing what had merged, although no task of theirs failed by its own fault."""
     main = set(facts.on_main)
     at_fault = {task.run for task in facts.tasks if task.counted or task.state in ("FAILED", "ESCALATED")}
     left = Counter(task.run for task in facts.tasks if task.state == COMPLETED and task.id not in main)
@@ -167,11 +167,11 @@ def illegal_transitions(events: Iterable[Event]) -> list[str]:
 
 
 def bound(trials: int) -> float:
-    """The 95 % upper bound of the rate of failures after none in so many trials: three in N."""
+    """Compute the 95 % upper bound of the rate of failures after none in so many trials: three in N."""
     return min(1.0, 3 / trials) if trials else 1.0
 
 
 def quantile(values: Iterable[float], part: float) -> float:
-    """The value below which this part of the values lies (nearest rank); 0 for none."""
+    """Find the value below which this part of the values lies (nearest rank); 0 for none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else 0.0

@@ -40,7 +40,7 @@ WORDS = (
 
 
 def run(options: Options, say: Say, keep: bool = False) -> ChaosReport:
-    """Run it.
+    """Run chaos in a home of its own, and judge what is left.
 
     Args:
         options: how much of what.
@@ -81,7 +81,7 @@ def _in(home: Path, options: Options, say: Say) -> ChaosReport:
             control.down(home, say)
 
 
-def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: Path, say: Say) -> ChaosReport:
+def _run(settings: Settings, options: Options, goals: list[work.PlayedGoal], sample: Path, say: Say) -> ChaosReport:
     with transaction("owner") as connection:
         budgets.raise_all(connection, BUDGET_MICRO)
     repository = person.register(str(sample)).name
@@ -106,7 +106,7 @@ def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: P
 
 
 def _most(options: Options) -> int:
-    """Goals that there is a playbook for: with ``--minutes`` more than can be worked in that time."""
+    """Count the goals to write playbooks for: with ``--minutes`` more than can be worked in that time."""
     return options.goals * (1 + math.ceil(2 * options.minutes))
 
 
@@ -118,7 +118,7 @@ def _words(options: Options) -> tuple[str, ...]:
 
 
 def _home(options: Options, say: Say) -> Path:
-    """A home that is nobody's, with its settings in the environment of this process and all that it starts."""
+    """Make a home that is nobody's, with its settings in the environment of this process and all that it starts."""
     home = Path(tempfile.mkdtemp(prefix="airlock-chaos-"))
     home.chmod(0o711)  # sandboxes without rights reach their directories in it
     for name in [name for name in os.environ if name.startswith(("AIRLOCK_", "AIRFLOW", "ANTHROPIC"))]:
@@ -136,7 +136,7 @@ def _home(options: Options, say: Say) -> Path:
 
 @contextmanager
 def _model(home: Path) -> Iterator[str]:
-    """The offline model, outside the home's supervisor: it stands for the endpoint."""
+    """Run the offline model outside the home's supervisor: it stands for the endpoint."""
     port = runtime.free_port()
     command = [sys.executable, "-m", "include.offline.model", "--port", str(port), "--playbooks", str(home / "playbooks")]
     with (home / "model.log").open("wb") as log:

@@ -46,22 +46,22 @@ class EndedBy(Frozen):
 
 
 def merged(connection: Connection) -> int:
-    """How many tasks are merged."""
+    """Count the tasks that are merged."""
     return int(rows.scalar(connection, _SQL.merged))
 
 
 def run_of_key(connection: Connection, key: str) -> RunOfKey | None:
-    """The goal run of a key."""
+    """Read how far the goal run of a key is."""
     return rows.maybe(connection, RunOfKey, _SQL.run_of_key, key=key)
 
 
 def live_sandboxes(connection: Connection) -> list[Sandbox]:
-    """Started sandboxes whose lease holds."""
+    """List the started sandboxes whose lease holds."""
     return rows.every(connection, Sandbox, _SQL.live_sandboxes)
 
 
 def replaced(connection: Connection, lease: str) -> bool:
-    """Whether the work of a killed sandbox goes on elsewhere, or needs no more."""
+    """Tell whether the work of a killed sandbox goes on elsewhere, or needs no more."""
     return bool(rows.scalar(connection, _SQL.replaced, lease=lease))
 
 
@@ -83,7 +83,7 @@ def ends(connection: Connection) -> Stored:
 
 
 def unlanded(connection: Connection) -> list[str]:
-    """Goal branches that did not land."""
+    """List the goal branches that did not land."""
     return rows.scalars(connection, _SQL.unlanded)
 
 
