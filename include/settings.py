@@ -101,7 +101,7 @@ class Settings(BaseModel):
         """The address of a database for one of our roles.
 
         Args:
-            role: ``owner``, ``airflow``, ``broker``, ``warden``, ``gatekeeper`` or ``cli``.
+            role: ``owner``, ``airflow``, ``broker``, ``warden``, ``gatekeeper``, ``cli`` or ``viewer``.
             database: default: Airlock's own.
         """
         name = database or self.pg_database

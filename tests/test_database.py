@@ -165,7 +165,7 @@ def test_the_database_refuses(a_goal_run: str, statement: str) -> None:
         connection.execute(statement)
 
 
-ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli")
+ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli", "viewer")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli")
         *((role, "INSERT INTO transitions VALUES ('attempt', '', 'DONE')") for role in ROLES),
         *((role, "INSERT INTO pulses VALUES ('broker/x', now(), now())") for role in ROLES),
         *((role, "UPDATE pulses SET steady_since = now()") for role in ROLES),
-        *((role, "SELECT beat('broker/x', '5 s')") for role in ("airflow", "gatekeeper", "cli")),
+        *((role, "SELECT beat('broker/x', '5 s')") for role in ("airflow", "gatekeeper", "cli", "viewer")),
         *((role, "UPDATE audit_log SET actor = 'x'") for role in ROLES),
         *((role, "DELETE FROM audit_log") for role in ROLES),
         *((role, "TRUNCATE audit_log") for role in ROLES),
@@ -196,17 +196,21 @@ ROLES = ("airflow", "broker", "warden", "gatekeeper", "cli")
         *((role, "INSERT INTO audit_log (actor, action, subject, hash) VALUES ('a', 'a', 's', 'h')") for role in ROLES),
         *((role, "INSERT INTO audit_log (actor, action, subject, at) VALUES ('a', 'a', 's', now())") for role in ROLES),
         *((role, "ALTER TABLE audit_log DISABLE TRIGGER ALL") for role in ROLES),
-        ("gatekeeper", "INSERT INTO audit_log (actor, action, subject) VALUES ('a', 'a', 's')"),
-        *((role, "SELECT prune('90 days', '30 days', 1)") for role in ("broker", "warden", "gatekeeper")),
-        *((role, "INSERT INTO notices (key, kind, words) VALUES ('k', 'warning', 'w')") for role in ("warden", "gatekeeper", "cli")),
+        *((role, "INSERT INTO audit_log (actor, action, subject) VALUES ('a', 'a', 's')") for role in ("gatekeeper", "viewer")),
+        ("viewer", "SELECT * FROM attempt_keys"),
+        *((role, "SELECT prune('90 days', '30 days', 1)") for role in ("broker", "warden", "gatekeeper", "viewer")),
+        *(
+            (role, "INSERT INTO notices (key, kind, words) VALUES ('k', 'warning', 'w')")
+            for role in ("warden", "gatekeeper", "cli", "viewer")
+        ),
         *((role, "UPDATE notices SET words = ''") for role in ROLES),
         *((role, "DELETE FROM notices") for role in ROLES),
         *((role, "DELETE FROM merges") for role in ROLES),
         *((role, "UPDATE decisions SET decision = 'permit'") for role in ROLES),
         *((role, "DELETE FROM model_calls") for role in ROLES),
-        *((role, "UPDATE leases SET excess_micro = 0") for role in ("warden", "gatekeeper", "cli")),
-        *((role, "UPDATE leases SET taken = '{}'") for role in ("warden", "gatekeeper", "cli")),
-        *((role, "UPDATE task_runs SET due_at = null, resume_from = 1") for role in ("broker", "warden", "gatekeeper", "cli")),
+        *((role, "UPDATE leases SET excess_micro = 0") for role in ("warden", "gatekeeper", "cli", "viewer")),
+        *((role, "UPDATE leases SET taken = '{}'") for role in ("warden", "gatekeeper", "cli", "viewer")),
+        *((role, "UPDATE task_runs SET due_at = null, resume_from = 1") for role in ("broker", "warden", "gatekeeper", "cli", "viewer")),
     ],
 )
 def test_a_role_may_do_only_its_job(a_goal_run: str, role: str, statement: str) -> None:

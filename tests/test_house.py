@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ PURE = {"models", "rules"}
 # Rooms that stand above the order of the others: what starts processes, what Airflow calls, what a person calls, and what plays with all of it.
 HOSTS = {"local", "flow", "cli", "drills", "offline"}
 STORES = {"store"}
+COMMANDS = "commands"  # what operators may have done: above all rooms' services, called by none of them
 READS_FILES = {"include.catalog.store"}  # a store of reviewed YAML files: no tables that only its room may touch
 PUBLIC_NAMES = "include.worker.tool_definitions"  # the tools' names and arguments are public data, on both sides of the sandbox
 STARTED = (  # modules that are started as processes, by the supervisor or by each other
@@ -194,7 +196,7 @@ def test_no_room_is_empty() -> None:
 def test_the_services_of_the_rooms_form_no_circle() -> None:
     edges: dict[str, set[str]] = {}
     for name in in_rooms():
-        if room(name) not in HOSTS and layer(name) not in PURE:
+        if room(name) not in HOSTS and layer(name) not in PURE | {COMMANDS}:
             targets = {room(found) for found in ours(name) if room(found) and layer(found) not in PURE | {"models"}} - {
                 room(name),
                 "database",
@@ -204,6 +206,13 @@ def test_the_services_of_the_rooms_form_no_circle() -> None:
     while ready := [name for name in edges if name not in done and all(target in done or target not in edges for target in edges[name])]:
         done += ready
     assert {name: targets - set(done) for name, targets in edges.items() if name not in done} == {}
+
+
+def test_commands_stand_above_the_rooms() -> None:
+    users = {found: name for name in in_rooms() for found in ours(name) if layer(found) == COMMANDS and room(name) not in HOSTS}
+    assert users == {}
+    assert "include.governance.commands" in sources()  # control: there is one, and it is seen
+    assert any("include.governance.commands" in ours(name) for name in in_rooms() if room(name) in HOSTS)
 
 
 def test_policy_cannot_ask_a_model() -> None:
@@ -361,6 +370,13 @@ def test_no_file_names_a_place_of_a_builders_machine() -> None:
     found = re.compile(b"|".join(places))
     named = [str(path) for path in tracked() if path.suffix != ".png" and found.search(path.read_bytes())]
     assert named == []
+
+
+def test_the_version_stands_in_one_file() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    ours = [path for path in tracked() if not path.name.startswith("requirements") and "sample" not in path.parts and path.suffix != ".png"]
+    named = [str(path.relative_to(ROOT)) for path in ours if re.search(rf"(?<![\d.]){re.escape(version)}(?![\d.])", path.read_text())]
+    assert named == ["pyproject.toml"]
 
 
 def test_lock_files_record_no_download_address() -> None:

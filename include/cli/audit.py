@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from include.cli import result
-from include.database.unit_of_work import transaction
+from include.cli.person import look, print_json
 from include.governance import service
 from include.local import control
 from include.settings import load
@@ -24,8 +23,7 @@ def verify(
 ) -> None:
     """Walk every link of the chain; print how many there are and the head. Exit code 1: it is broken."""
     control.require_up(load().home)
-    with transaction("cli") as connection:
-        chain = service.verify(connection, head or None)
+    chain = look(lambda connection: service.verify(connection, head or None))
     if as_json:
         print(json.dumps({**chain._asdict(), "whole": chain.whole}))
     elif chain.whole:
@@ -42,11 +40,10 @@ def log_(
 ) -> None:
     """Show the newest entries, the last first."""
     control.require_up(load().home)
-    with transaction("cli") as connection:
-        rows = service.newest(connection, limit)
+    entries = look(lambda connection: service.newest(connection, limit))
     if as_json:
-        print(json.dumps(rows, indent=1, default=result.plain))
+        print_json(entries)
         return
-    for row in rows:
-        words = ", ".join(f"{name}={value}" for name, value in row["detail"].items() if name in ("reason", "decision", "rules", "path"))
-        print(f"{row['position']:>6}  {row['at']:%Y-%m-%d %H:%M:%S}  {row['actor']:12}  {row['action']:20}  {row['subject']}  {words}")
+    for entry in entries:
+        words = ", ".join(f"{name}={value}" for name, value in entry.detail.items() if name in ("reason", "decision", "rules", "path"))
+        print(f"{entry.position:>6}  {entry.at:%Y-%m-%d %H:%M:%S}  {entry.actor:12}  {entry.action:20}  {entry.subject}  {words}")

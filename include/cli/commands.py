@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
 from typing import Annotated
 
 import typer
@@ -16,17 +17,17 @@ from include.cli import chaos as chaos_cli
 from include.cli import doctor
 from include.cli import goal as goal_cli
 from include.cli import repo as repo_cli
-from include.database.unit_of_work import transaction
+from include.cli.person import look, operator, transact
 from include.errors import AirlockError, BadInput
 from include.fleet import service as fleet
+from include.governance import commands as operators
 from include.local import checks, control, keys
-from include.settings import load
+from include.settings import ROOT, load
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Airlock: verified, merged work from a goal in plain words.",
 )
 images = typer.Typer(no_args_is_help=True, help="The image of the sandboxes.")
 app.add_typer(goal_cli.app, name="goal")
@@ -37,6 +38,25 @@ app.add_typer(images, name="images")
 app.command()(chaos_cli.chaos)
 
 BAD_INPUT = 2
+
+
+def version() -> str:
+    """Read Airlock's version from the one file that says it."""
+    said: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return said
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"airlock {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def airlock(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Airlock: verified, merged work from a goal in plain words."""
 
 
 def say(line: str) -> None:
@@ -92,10 +112,9 @@ def status() -> None:
 
 def _print_nodes() -> None:
     try:
-        with transaction("cli") as connection:
-            for node in fleet.nodes(connection):
-                notice = f" ({node.notice})" if node.notice else ""
-                print(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
+        for node in look(fleet.nodes):
+            notice = f" ({node.notice})" if node.notice else ""
+            print(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
     except AirlockError:
         print("node    PostgreSQL does not answer yet")
 
@@ -125,9 +144,8 @@ def prune(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Take away what has grown old of goal runs that have ended. Money, decisions, verdicts and the audit log stay."""
-    from include.cli.prune import prune as prune_now
-
-    gone = prune_now(control.require_up(load().home), events_days, transcripts_days)
+    settings = control.require_up(load().home)
+    gone = operators.prune(transact, settings, operator(), events_days, transcripts_days)
     print(json.dumps(gone) if as_json else ", ".join(f"{count} {kind}" for kind, count in gone.items()))
 
 
@@ -190,7 +208,7 @@ def build_image() -> None:
 def run() -> None:
     """Run the command line; an error of ours is one line on stderr and exit code 2 (bad input) or 1."""
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="airlock")
     except AirlockError as error:
         say(f"airlock: {error}")
         sys.exit(BAD_INPUT if isinstance(error, BadInput | LookupError) else 1)

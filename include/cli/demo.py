@@ -10,6 +10,7 @@ from include.cli import progress, result, submit
 from include.local import control
 from include.local.control import Say
 from include.settings import ROOT, Settings
+from include.tasks.models import GoalRunState
 
 GOAL = (
     "Show how fast each transfer was: a rate in the report, the fastest and the slowest transfer, and the documentation of both.\n\n"
@@ -35,18 +36,18 @@ def run(home: Path, say: Say, down_after: bool, offline: bool) -> int:
     try:
         sample = make_sample(settings.home)
         say(f"The sample repository is {sample}.")
-        row = progress.watch(_submit(settings, sample))
-        print(result.text(settings, row))
+        goal = progress.watch(_submit(settings, sample))
+        print(result.text(settings, goal))
     finally:
         if down_after:
             control.down(home, say)
     if not down_after:
         print(f"Look around: {settings.api_url} (admin / {settings.api_password}). Stop everything: ./airlock down")
-    return 0 if row["state"] == "COMPLETED" else 1
+    return 0 if goal.state is GoalRunState.COMPLETED else 1
 
 
 def _submit(settings: Settings, sample: Path) -> str:
-    request = submit.request(goal=GOAL, repository=submit.register(str(sample)), deadline="30m")
+    request = submit.request(goal=GOAL, repository=submit.register(str(sample)).name, deadline="30m")
     return submit.submit(settings, request).run
 
 

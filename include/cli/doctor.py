@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections import Counter
 
-from include.cli import store
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.local import control
@@ -13,6 +13,7 @@ from include.local import leftovers as processes
 from include.sandbox import folders, workspace
 from include.sandbox.leftovers import leftovers as of_sandboxes
 from include.settings import Settings
+from include.views import leftovers as left
 
 
 def leftovers(settings: Settings) -> dict[str, int]:
@@ -20,13 +21,16 @@ def leftovers(settings: Settings) -> dict[str, int]:
 
     While all is down there are no streams and leases to ask for, and every process of ours counts.
     """
-    found = of_sandboxes(settings) | {"streams": 0, "leases": 0, "locks": len(list(settings.mirrors_dir.rglob("*.lock")))}
+    found = Counter(of_sandboxes(settings))
+    found.update(streams=0, leases=0, locks=len(list(settings.mirrors_dir.rglob("*.lock"))))
     if control.supervisor_pid(settings.home) is None:
-        return {**found, "processes": found["processes"] + len(processes.find(settings.home))}
-    with transaction("cli") as connection:
-        known = store.leftovers(connection)
-    found["streams"] = len([key for key in streams(settings) if key.split(":")[1] not in known["task_runs"]])
-    return {**found, "leases": known["leases"], "locks": found["locks"] + known["locks"]}
+        found.update(processes=len(processes.find(settings.home)))
+        return dict(found)
+    with transaction("cli") as connection:  # whose own sessions are seen, which a viewer does not see
+        known = left.picture(connection)
+    stray = [key for key in streams(settings) if key.split(":")[1] not in known.live_task_runs]
+    found.update(streams=len(stray), leases=known.leases, locks=known.locks)
+    return dict(found)
 
 
 def streams(settings: Settings) -> list[str]:

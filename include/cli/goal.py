@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from include.cli import progress, result, store
-from include.database.unit_of_work import transaction
+from include.agents import service as agents
+from include.airflow_api.client import Airflow
+from include.cli import progress, result
+from include.cli.options import of_model
+from include.cli.person import look, operator, print_json, transact
 from include.errors import BadInput
-from include.local import control, keys
+from include.goals.models import GoalRequest
+from include.governance import commands
+from include.local import control
 from include.settings import Settings, load
+from include.tasks.models import GoalRunState
+from include.views import goals
+from include.views.models import GoalView
 
 app = typer.Typer(no_args_is_help=True, help="Goals: what you want, against one repository.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON (docs/cli.md).")]
 Goal = Annotated[str, typer.Argument(help="A run, goal, DAG or key, or the beginning of one.")]
+_GONE_S = 6.0
+"""Seconds that a cancel waits for the sandboxes' end."""
 
 
 def _settings() -> Settings:
     return control.require_up(load().home)
 
 
-def _print(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=result.plain))
-
-
-def exit_code(row: dict[str, Any]) -> int:
-    """0: completed. 1: it ended otherwise."""
-    return 0 if row["state"] == "COMPLETED" else 1
+def exit_code(goal: GoalView) -> int:
+    """Make the exit code of how a goal ended. 0: completed. 1: it ended otherwise."""
+    return 0 if goal.state is GoalRunState.COMPLETED else 1
 
 
 @app.command()
+@of_model(
+    GoalRequest,
+    goal=Annotated[str, typer.Argument(metavar="TEXT", help=GoalRequest.model_fields["goal"].description)],
+    repository=Annotated[str, typer.Option("--repo", help="Path of a git repository, or a registered name.")],
+    key=(Annotated[str, typer.Option(help="Idempotency key: the same key and body is the same goal; default: a new one.")], ""),
+    plan=Annotated[Path | None, typer.Option(help="A plan of your own (JSON, docs/plan.schema.json).")],
+)
 def submit(
-    text: Annotated[str, typer.Argument(help="What you want, in plain language.")],
-    repo: Annotated[str, typer.Option(help="Path of a git repository, or a registered name.")],
-    base: Annotated[str, typer.Option(help="Branch that the work starts from and lands on.")] = "main",
-    agent: Annotated[str, typer.Option(help="Agent that plans and pays.")] = keys.DEFAULT_AGENT,
-    budget_usd: Annotated[float, typer.Option(help="Most that it may cost, in US dollars.")] = 5.0,
-    deadline: Annotated[str, typer.Option(help="Time for all of it: a number and s, m, h or d.")] = "2h",
-    landing: Annotated[str, typer.Option(help="per_goal: land once at the end. per_task: land each task.")] = "per_goal",
-    key: Annotated[str, typer.Option(help="Idempotency key: the same key and body is the same goal.")] = "",
-    plan: Annotated[Path | None, typer.Option(help="A plan of your own (JSON, docs/plan.schema.json).")] = None,
+    asked: dict[str, Any],
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until it is over.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -52,20 +56,18 @@ def submit(
     from include.cli import submit as intake
 
     settings = _settings()
-    values: dict[str, Any] = {"goal": text, "repository": repo, "base": base, "agent": agent, "budget_usd": budget_usd}
-    values |= {"deadline": deadline, "landing": landing, "key": key, "plan": intake.read_plan(plan) if plan else None}
-    intake.request(**values)
-    _require_broker(settings, agent)
-    request = intake.request(**{**values, "repository": intake.register(repo)})
-    _warn_of_uncommitted(intake.repository_path(request.repository))
-    submitted = intake.submit(settings, request)
+    request = intake.request(**asked)
+    _require_broker(settings, request.agent)
+    known = intake.register(request.repository)
+    _warn_of_uncommitted(Path(known.path))
+    submitted = intake.submit(settings, request.model_copy(update={"repository": known.name}))
     if wait:
         _finish(settings, progress.watch(submitted.run), as_json)
-    row = progress.read(submitted.run)
+    goal = progress.read(submitted.run)
     if as_json:
-        _print(result.public(settings, row))
+        print_json(result.public(settings, goal))
     else:
-        print(f"{submitted.run}  {result.address(settings, row)}\nWatch it: ./airlock goal wait {submitted.run}")
+        print(f"{submitted.run}  {result.address(settings, goal)}\nWatch it: ./airlock goal wait {submitted.run}")
 
 
 def _warn_of_uncommitted(path: Path) -> None:
@@ -76,8 +78,7 @@ def _warn_of_uncommitted(path: Path) -> None:
 
 
 def _require_broker(settings: Settings, agent: str) -> None:
-    with transaction("cli") as connection:
-        known = store.agents(connection)
+    known = look(agents.names)
     if agent not in known:
         raise BadInput("agent", f"{agent!r} is not an agent", f"Known: {', '.join(known)}.")
     if f"broker-{agent}" not in control.state(settings.home).processes:
@@ -87,39 +88,38 @@ def _require_broker(settings: Settings, agent: str) -> None:
         )
 
 
-def _finish(settings: Settings, row: dict[str, Any], as_json: bool) -> None:
+def _finish(settings: Settings, goal: GoalView, as_json: bool) -> NoReturn:
     if as_json:
-        _print(result.public(settings, row))
+        print_json(result.public(settings, goal))
     else:
-        print(result.text(settings, row))
-    raise typer.Exit(exit_code(row))
+        print(result.text(settings, goal))
+    raise typer.Exit(exit_code(goal))
 
 
 @app.command(name="list")
 def list_(as_json: Json = False) -> None:
     """Show the goals, newest first."""
     _settings()
-    with transaction("cli") as connection:
-        rows = store.goals(connection)
+    found = look(goals.newest)
     if as_json:
-        _print(rows)
+        print_json(found)
         return
-    for row in rows:
-        print(f"{row['run'] or '-':14} {row['state'] or '-':18} {row['repository']:16} {row['created_at']:%Y-%m-%d %H:%M}  {row['title']}")
+    for goal in found:
+        print(f"{goal.run or '-':14} {goal.state or '-':18} {goal.repository:16} {goal.created_at:%Y-%m-%d %H:%M}  {goal.title}")
 
 
 @app.command()
 def show(goal: Goal, as_json: Json = False) -> None:
     """Show one goal: its tasks, verdicts, commits, cost, and where to look."""
     settings = _settings()
-    row = progress.read(_find(goal))
+    shown = progress.read(_find(goal))
     if as_json:
-        _print(result.public(settings, row))
+        print_json(result.public(settings, shown))
         return
     from rich.console import Console
 
-    Console().print(progress.table(row))
-    print(result.text(settings, row))
+    Console().print(progress.table(shown))
+    print(result.text(settings, shown))
 
 
 @app.command()
@@ -136,20 +136,29 @@ def wait(
 @app.command()
 def cancel(goal: Goal, as_json: Json = False) -> None:
     """Cancel a goal; its sandboxes are gone within 5 s."""
-    from include.cli.cancel import cancel as cancel_run
-
     settings = _settings()
     run = _find(goal)
-    gone = cancel_run(settings, run, getpass.getuser())
-    row = progress.read(run)
+    with Airflow(settings) as airflow:
+        commands.cancel(commands.Reach(transact, airflow), operator(), run)
+    gone = _wait_until_gone(run)
+    shown = progress.read(run)
     if as_json:
-        _print({**result.public(settings, row), "sandboxes_gone": gone})
+        print_json({**result.public(settings, shown), "sandboxes_gone": gone})
     else:
         print(
-            f"{run} is {row['state']}."
+            f"{run} is {shown.state}."
             + ("" if gone else " A sandbox is still there: look at `./airlock status` and `./airlock logs warden`.")
         )
     raise typer.Exit(0 if gone else 1)
+
+
+def _wait_until_gone(run: str) -> bool:
+    end = time.monotonic() + _GONE_S
+    while time.monotonic() < end:
+        if not look(lambda connection: goals.live_sandboxes(connection, run)):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @app.command()
@@ -160,17 +169,15 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Give the tasks of a goal that are at work more time, up to the goal's deadline."""
-    from include.cli.extend import extend as extend_run
-
     _settings()
-    extended = extend_run(_find(goal), task, minutes, getpass.getuser())
+    run = _find(goal)
+    extended = transact(lambda connection: commands.extend(connection, operator(), run, task, minutes))
     if as_json:
-        _print(extended)
+        print_json(extended)
         return
-    for row in extended:
-        print(f"{row['task']}: until {row['expires_at']:%Y-%m-%d %H:%M:%S}")
+    for each in extended:
+        print(f"{each.task}: until {each.expires_at:%Y-%m-%d %H:%M:%S}")
 
 
 def _find(word: str) -> str:
-    with transaction("cli") as connection:
-        return store.find_run(connection, word)
+    return look(lambda connection: goals.find_run(connection, word))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from include.cli import store
-from include.database.unit_of_work import transaction
+from include.cli.person import look
 from include.errors import Unavailable
-from include.tasks.models import ENDED_RUNS
+from include.tasks.models import ENDED_RUNS, TaskRunState
+from include.views import goals
+from include.views.models import GoalView, TaskView
 
 OFFLINE = "offline playbook"
 _COLOURS = {"COMPLETED": "green", "FAILED": "red", "ESCALATED": "red", "CANCELLED": "red", "REFUSED": "red", "PENDING_RETRY": "yellow"}
@@ -25,53 +25,52 @@ def money(micro: int) -> str:
     return f"${micro / 1_000_000:.4f}"
 
 
-def read(run: str) -> dict[str, Any]:
-    """The goal run as it is now."""
-    with transaction("cli") as connection:
-        return store.goal_run(connection, run)
+def read(run: str) -> GoalView:
+    """Read the goal run as it is now."""
+    return look(lambda connection: goals.picture(connection, run))
 
 
-def is_over(row: dict[str, Any]) -> bool:
-    """Nothing more will happen to it by itself."""
-    return row["state"] in ENDED_RUNS
+def is_over(goal: GoalView) -> bool:
+    """Say whether nothing more will happen to it by itself."""
+    return goal.state in ENDED_RUNS
 
 
-def step_words(task: dict[str, Any]) -> str:
-    """What a task does now, in a few words."""
-    if task["state"] in ("PENDING", "COMPLETED"):
+def step_words(task: TaskView) -> str:
+    """Say what a task does now, in a few words."""
+    if task.state in (TaskRunState.PENDING, TaskRunState.COMPLETED):
         return ""
-    words = task["step"] if task["state"] in ("EXECUTING", "BLOCKED") else task["reason"]
-    return " ".join((words or task["attempt_state"].lower()).split())[:70]
+    words = task.step if task.state in (TaskRunState.EXECUTING, TaskRunState.BLOCKED) else task.reason
+    return " ".join((words or task.attempt_state.lower()).split())[:70]
 
 
-def table(row: dict[str, Any]) -> Table:
-    """The whole state as one table."""
-    title = f"{escape(row['title'])} · {row['run']} · {row['state']} · {row['wall_s']:.0f} s"
-    caption = f"model: {OFFLINE}, which costs nothing" if row["offline"] else None
+def table(goal: GoalView) -> Table:
+    """Draw the whole state as one table."""
+    title = f"{escape(goal.title)} · {goal.run} · {goal.state} · {goal.wall_s:.0f} s"
+    caption = f"model: {OFFLINE}, which costs nothing" if goal.offline else None
     shown = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name in ("task", "state", "try", "now", "tokens", "cost"):
         shown.add_column(name, justify="right" if name in ("try", "tokens", "cost") else "left", no_wrap=name not in ("task", "now"))
-    for task in row["tasks"]:
-        colour = _COLOURS.get(task["state"], "cyan" if task["state"] != "PENDING" else "dim")
-        cost = money(task["spent_micro"]) if task["epoch"] else ""
-        state = f"[{colour}]{task['state']}[/]"
-        shown.add_row(escape(task["title"]), state, str(task["epoch"] or ""), escape(step_words(task)), str(task["tokens"] or ""), cost)
+    for task in goal.tasks:
+        colour = _COLOURS.get(task.state, "cyan" if task.state != TaskRunState.PENDING else "dim")
+        cost = money(task.spent_micro) if task.epoch else ""
+        state = f"[{colour}]{task.state}[/]"
+        shown.add_row(escape(task.title), state, str(task.epoch or ""), escape(step_words(task)), str(task.tokens or ""), cost)
     return shown
 
 
-def lines(row: dict[str, Any], told: dict[str, str]) -> list[str]:
-    """What changed since the last look, one line each; ``told`` remembers."""
-    news = {"": f"goal {row['run']} {row['state']}" + (f": {row['reason']}" if row["reason"] else "")}
-    for task in row["tasks"]:
-        attempt = f" attempt {task['epoch']}" if task["epoch"] else ""
+def lines(goal: GoalView, told: dict[str, str]) -> list[str]:
+    """Say what changed since the last look, one line each; ``told`` remembers."""
+    news = {"": f"goal {goal.run} {goal.state}" + (f": {goal.reason}" if goal.reason else "")}
+    for task in goal.tasks:
+        attempt = f" attempt {task.epoch}" if task.epoch else ""
         words = step_words(task)
-        news[task["key"]] = f"{task['key']}{attempt} {task['state']}" + (f": {words}" if words else "")
+        news[task.key] = f"{task.key}{attempt} {task.state}" + (f": {words}" if words else "")
     changed = [line for key, line in news.items() if told.get(key) != line and not (key and line.endswith(" PENDING"))]
     told.update(news)
-    return [f"{row['wall_s']:6.1f} s  {line}" for line in changed]
+    return [f"{goal.wall_s:6.1f} s  {line}" for line in changed]
 
 
-def watch(run: str, timeout_s: float | None = None) -> dict[str, Any]:
+def watch(run: str, timeout_s: float | None = None) -> GoalView:
     """Show progress until the goal run is over.
 
     Args:
@@ -79,7 +78,7 @@ def watch(run: str, timeout_s: float | None = None) -> dict[str, Any]:
         timeout_s: give up watching (not the goal) after so long.
 
     Returns:
-        The run's last state, see ``store.goal_run``.
+        The run as it was at the last look.
 
     Raises:
         Unavailable: the time is over; the goal goes on.
@@ -90,21 +89,21 @@ def watch(run: str, timeout_s: float | None = None) -> dict[str, Any]:
         return _plain(console, run, end)
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
-            row = read(run)
-            live.update(table(row))
-            if is_over(row):
-                return row
+            goal = read(run)
+            live.update(table(goal))
+            if is_over(goal):
+                return goal
             _pause(run, end)
 
 
-def _plain(console: Console, run: str, end: float | None) -> dict[str, Any]:
+def _plain(console: Console, run: str, end: float | None) -> GoalView:
     told: dict[str, str] = {}
     while True:
-        row = read(run)
-        for line in lines(row, told):
+        goal = read(run)
+        for line in lines(goal, told):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if is_over(row):
-            return row
+        if is_over(goal):
+            return goal
         _pause(run, end)
 
 

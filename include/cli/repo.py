@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
-import json
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from include.cli import store
+from include.cli.person import look, operator, print_json, transact
 from include.cli.submit import git_root
-from include.database.unit_of_work import transaction
-from include.errors import BadInput
-from include.governance import service as governance
+from include.governance import commands
 from include.local import control
+from include.repository import service as repositories
 from include.settings import load
 
 app = typer.Typer(no_args_is_help=True, help="Repositories that goals may name.")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @app.command()
@@ -29,14 +24,8 @@ def add(
 ) -> None:
     """Register a repository, so that the form in the UI and REST may name it."""
     control.require_up(load().home)
-    if not _NAME.fullmatch(name):
-        raise BadInput(
-            "name", f"{name!r} is no name for a repository", "Use up to 64 lower-case letters, digits, dots, dashes, underscores."
-        )
     root = git_root(path)
-    with transaction("cli") as connection:
-        store.add_repository(connection, name, root, listed=True)
-        governance.record(connection, getpass.getuser(), "repository.added", name, {"path": str(root)})
+    transact(lambda connection: commands.add_repository(connection, operator(), name, root))
     print(f"{name} is {root}.")
 
 
@@ -44,10 +33,9 @@ def add(
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the registered repositories; those that were only named by a path are marked."""
     control.require_up(load().home)
-    with transaction("cli") as connection:
-        rows = store.repositories(connection)
+    known = look(repositories.every)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(known)
         return
-    for row in rows:
-        print(f"{row['name']}  {row['path']}{'' if row['listed'] else '  (command line only)'}")
+    for repository in known:
+        print(f"{repository.name}  {repository.path}{'' if repository.listed else '  (command line only)'}")

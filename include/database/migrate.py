@@ -11,7 +11,7 @@ from psycopg import sql
 from include.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-ROLES = ("owner", "airflow", "broker", "warden", "gatekeeper", "cli")
+ROLES = ("owner", "airflow", "broker", "warden", "gatekeeper", "cli", "viewer")
 
 
 def create_roles_and_databases(admin_dsn: str, settings: Settings, databases: tuple[str, ...] = ("airlock", "airflow")) -> None:

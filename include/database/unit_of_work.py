@@ -62,7 +62,7 @@ def transaction(role: str) -> Iterator[Connection]:
     """A connection of one role in one transaction: committed at the end, rolled back by an exception.
 
     Args:
-        role: ``airflow``, ``broker``, ``warden``, ``gatekeeper``, ``cli`` or ``owner``.
+        role: ``airflow``, ``broker``, ``warden``, ``gatekeeper``, ``cli``, ``viewer`` or ``owner``.
 
     Raises:
         Unavailable: PostgreSQL does not answer.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from include.cli.demo import GOAL, make_sample
 from include.cli.doctor import delete_home, leftovers
-from include.cli.rest import Airflow
-from include.cli.submit import dag_run_id, register, request, submit
+from include.cli.submit import register, request, submit
 
-__all__ = ["GOAL", "Airflow", "dag_run_id", "delete_home", "leftovers", "make_sample", "register", "request", "submit"]
+__all__ = ["GOAL", "delete_home", "leftovers", "make_sample", "register", "request", "submit"]

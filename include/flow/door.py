@@ -8,7 +8,7 @@ new one), and only marks.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include import faults
+from include.airflow_api.models import DoorOutcome
 from include.database.unit_of_work import transaction
 from include.flow.poke import poke
 from include.tasks import reworks
@@ -30,8 +31,6 @@ from include.tasks.models import STEPS
 from include.tasks.reworks import LockedRework
 
 ALIVE = (TaskInstanceState.RUNNING, TaskInstanceState.DEFERRED)
-
-Outcome = Literal["cleared", "done before", "asker is gone", "stale epoch", "not now"]
 
 
 class Ask(BaseModel):
@@ -48,7 +47,7 @@ class Answer(NamedTuple):
     """How many steps were cleared, and why not more."""
 
     cleared: int
-    outcome: Outcome
+    outcome: DoorOutcome
 
 
 def requires_header(authorization: Annotated[str, Header()] = "") -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from include.flow.api import ask_door_async
+from include.airflow_api.door import ask_door_async
+from include.airflow_api.models import ReworkAsk
 
 
 async def ask_until_cleared(dag_id: str, run_id: str, rework: str, ti_id: str) -> None:
@@ -25,8 +26,8 @@ async def ask_until_cleared(dag_id: str, run_id: str, rework: str, ti_id: str) -
     Returns:
         Only when the decision is stale (the task run is at another epoch): the step must look afresh.
     """
-    answer = await ask_door_async(dag_id, run_id, rework, ti_id)
-    while answer["outcome"] != "stale epoch":
+    answer = await ask_door_async(ReworkAsk(dag_id=dag_id, run_id=run_id, rework=rework, ti_id=ti_id))
+    while answer.outcome != "stale epoch":
         await asyncio.sleep(3600)
 
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import os
 from typing import Any, Literal, NoReturn
-from urllib.parse import quote
 
-from pydantic import BaseModel
-
+from include.airflow_api.client import Airflow
+from include.airflow_api.models import StepTold
 from include.database.unit_of_work import persist, transaction
-from include.errors import AirlockError, Unavailable
-from include.flow.api import ask_airflow
+from include.errors import AirlockError
 from include.goals import service as goals
+from include.settings import settings
 from include.tasks import people
 from include.tasks import service as tasks
 
@@ -28,14 +27,6 @@ PATIENCE_S = 2.5
 """Five seconds after it asked a process to stop, Airflow kills it: the last try begins before this and asks at most twice."""
 EXIT = 143  # as by SIGTERM
 _GOES_ON = ("running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule", "awaiting_input", None)
-
-
-class _Instance(BaseModel):
-    """What Airflow tells of a task instance, as far as it is used here."""
-
-    id: str
-    state: str | None
-    max_tries: int
 
 
 class Stopped(BaseException):
@@ -108,9 +99,6 @@ def _tries_of_admit(ti: Any, key: str) -> int:
     return admit.max_tries if admit is not None else 0
 
 
-def _look(ti: Any, task_id: str) -> _Instance | None:
-    path = f"/dags/{quote(ti.dag_id)}/dagRuns/{quote(ti.run_id, safe='')}/taskInstances/{quote(task_id)}"
-    answer = ask_airflow("GET", path, ASK_S)
-    if answer.status_code not in (200, 404):
-        raise Unavailable(f"Airflow answers {answer.status_code} to a look at {task_id}.")
-    return _Instance.model_validate(answer.json()) if answer.status_code == 200 else None
+def _look(ti: Any, task_id: str) -> StepTold | None:
+    with Airflow(settings(), ASK_S) as airflow:
+        return airflow.step(ti.dag_id, ti.run_id, task_id)

@@ -9,8 +9,9 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
 
+from include.airflow_api.client import STEP_S, Airflow
 from include.errors import Unavailable
-from include.flow.api import ask_airflow
+from include.settings import settings
 
 PAUSE_S = 0.25
 
@@ -49,8 +50,9 @@ def trigger_goal_run(
 
 def _require_parsed(dag_id: str, plan: int) -> None:
     """Airflow tells which version of the plan bundle a DAG was last parsed from; the version begins with the newest plan's number."""
-    answer = ask_airflow("GET", f"/dags/{dag_id}")
-    version = (answer.json().get("bundle_version") or "") if answer.status_code == 200 else ""
+    with Airflow(settings(), STEP_S) as airflow:
+        known = airflow.dag(dag_id)
+    version = (known.bundle_version or "") if known else ""
     if int(version.partition(".")[0] or 0) < plan:
         raise Unavailable(f"the DAG processor has not come to plan {plan} yet (it is at {version or 'none'})")
 

@@ -18,6 +18,7 @@ from include.goals import service
 from include.goals.models import Goal, GoalRequest, GoalRun, LockedGoalRun
 from include.governance import service as governance
 from include.leases import service as leases
+from include.repository import service as repositories
 from include.settings import Settings
 from include.tasks.models import GoalRunState
 
@@ -101,31 +102,16 @@ def _first_run(connection: Connection, goal: Goal) -> LockedGoalRun:
 def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
     goal = new_id()
     slug = re.sub(r"[^a-z0-9]+", "_", request.repository.lower()).strip("_")[:24] or "repository"
-    return {
-        "id": goal,
-        "dag_id": f"goal_{slug}_{goal.hex[-8:]}",
-        "title": request.title,
-        "text": request.goal,
-        "repository": request.repository,
-        "base_branch": request.base,
-        "agent": request.agent,
-        "budget_micro": request.budget_micro,
-        "deadline_s": request.deadline_s,
-        "landing": request.landing,
-        "idempotency_key": request.key,
-        "request_sha256": request.sha256,
-        "created_by": created_by,
-    }
+    return {"id": goal, "dag_id": f"goal_{slug}_{goal.hex[-8:]}", "created_by": created_by, **request.columns()}
 
 
 def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:
     known = agents.names(connection)
     if request.agent not in known:
         raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, known))
-    listed = rows.scalar(connection, _SQL.listed, name=request.repository)
-    if listed is None or not (listed or unlisted):
-        remedy = _nearest(request.repository, rows.scalars(connection, _SQL.repository_names))
-        remedy += " Register one with `./airlock repo add NAME PATH`."
+    repository = repositories.named(connection, request.repository)
+    if repository is None or not (repository.listed or unlisted):
+        remedy = _nearest(request.repository, repositories.listed(connection)) + " Register one with `./airlock repo add NAME PATH`."
         raise BadInput("repository", f"{request.repository!r} is not registered", remedy)
 
 

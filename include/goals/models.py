@@ -18,27 +18,70 @@ from include.tasks.models import GoalRunState
 
 _DEADLINE = re.compile(r"(\d+)\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST_S = 2**31 - 1
+"""Seconds that the table's column holds."""
+MICRO = 1_000_000
+"""Micro-USD in a US dollar."""
 
 
 class GoalRequest(Frozen):
     """A submission, however it came: form, REST or command line."""
 
-    goal: str = Field(min_length=1, max_length=20_000, description="What you want, in plain language.")
-    repository: str = Field(min_length=1, description="Name of a registered repository.")
-    base: str = Field(default="main", min_length=1, max_length=200, description="Branch that the work starts from and lands on.")
-    agent: str = Field(default="jarvis", description="Agent that plans and pays.")
-    budget_usd: float = Field(default=5.0, gt=0, le=10_000, description="Most that this goal may cost, in US dollars.")
-    deadline: str = Field(default="2h", description="Time for the whole goal: a number and s, m, h or d.")
-    landing: Literal["per_goal", "per_task"] = Field(default="per_goal", description="Land once at the end, or each task.")
-    key: str = Field(min_length=1, max_length=200, description="Idempotency key: the same key and body is the same goal.")
-    plan: Plan | None = Field(default=None, description="A plan made by hand; none: the agent's model plans.")
+    goal: str = Field(
+        min_length=1, max_length=20_000, title="Goal", description="What you want, in plain language. The first line becomes its title."
+    )
+    repository: str = Field(
+        min_length=1,
+        title="Repository",
+        description="Name of a registered repository: ./airlock repo list shows them, repo add adds one.",
+    )
+    base: str = Field(
+        default="main",
+        min_length=1,
+        max_length=200,
+        title="Base branch",
+        description="The work starts from this branch and lands on it. Uncommitted changes are not part of the goal.",
+    )
+    agent: str = Field(default="jarvis", min_length=1, title="Agent", description="Who plans the work and pays for it.")
+    budget_usd: float = Field(
+        default=5.0,
+        gt=0,
+        le=10_000,
+        title="Budget (USD)",
+        description="Most that this goal may cost, over all its tasks and attempts.",
+    )
+    deadline: str = Field(
+        default="2h",
+        title="Deadline",
+        description="Time for the whole goal: a number and s, m, h or d, for example 90m or 2h.",
+        json_schema_extra={"pattern": r"^0*[1-9]\d*\s*[smhd]$"},
+    )
+    landing: Literal["per_goal", "per_task"] = Field(
+        default="per_goal",
+        title="Landing",
+        description="What reaches the base branch, and when: the finished goal (per_goal), or each task (per_task).",
+    )
+    key: str = Field(
+        min_length=1, max_length=200, title="Idempotency key", description="Idempotency key: the same key and body is the same goal."
+    )
+    plan: Plan | None = Field(default=None, title="Plan", description="A plan made by hand; none: the agent's model plans.")
 
     @field_validator("deadline")
     @classmethod
-    def _known_unit(cls, value: str) -> str:
-        if not _DEADLINE.fullmatch(value.strip()):
+    def _some_time(cls, value: str) -> str:
+        found = _DEADLINE.fullmatch(value.strip())
+        if found is None:
             raise ValueError("write a number and a unit, for example 90m or 2h")
+        if not 0 < int(found[1]) * _SECONDS[found[2]] <= _MOST_S:
+            raise ValueError(f"write at least 1s and at most {_MOST_S // 86400}d, for example 2h")
         return value.strip()
+
+    @field_validator("budget_usd")
+    @classmethod
+    def _some_money(cls, value: float) -> float:
+        if round(value * MICRO) < 1:
+            raise ValueError("write at least 0.000001, a micro-dollar: nothing smaller is counted")
+        return value
 
     @property
     def deadline_s(self) -> int:
@@ -50,13 +93,28 @@ class GoalRequest(Frozen):
     @property
     def budget_micro(self) -> int:
         """The budget in micro-USD."""
-        return round(self.budget_usd * 1_000_000)
+        return round(self.budget_usd * MICRO)
 
     @property
     def sha256(self) -> str:
         """Hash of everything but the key: equal bodies are the same request."""
         body = json.dumps(self.model_dump(mode="json", exclude={"key"}), sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()
+
+    def columns(self) -> dict[str, str | int]:
+        """Name the columns of the table ``goals`` that hold what was asked for."""
+        return {
+            "title": self.title,
+            "text": self.goal,
+            "repository": self.repository,
+            "base_branch": self.base,
+            "agent": self.agent,
+            "budget_micro": self.budget_micro,
+            "deadline_s": self.deadline_s,
+            "landing": self.landing,
+            "idempotency_key": self.key,
+            "request_sha256": self.sha256,
+        }
 
     @property
     def title(self) -> str:

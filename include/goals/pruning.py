@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.settings import Settings
@@ -50,9 +51,7 @@ def prune(transact: Transact, settings: Settings, events_days: int | None = None
 
 def _rows(connection: Connection, events_days: int, transcripts_days: int) -> dict[str, int]:
     names = {"events": events_days, "transcripts": transcripts_days, "most": _RUNS_AT_ONCE}
-    row = connection.execute(_SQL.prune, names).fetchone()
-    assert row is not None
-    counts: dict[str, int] = row["counts"]
+    counts: dict[str, int] = rows.scalar(connection, _SQL.prune, **names)
     return counts
 
 
@@ -68,4 +67,4 @@ def _files(transact: Transact, needed: str, folder: Path, suffix: str, days: int
 
 
 def _needed(connection: Connection, needed: str, names: list[str], days: int) -> set[Any]:
-    return {row["name"] for row in connection.execute(needed, {"names": names, "days": days})}
+    return set(rows.scalars(connection, needed, names=names, days=days))

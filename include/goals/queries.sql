@@ -1,9 +1,3 @@
--- name: listed | may forms and REST name this repository? No row: it is not registered
-SELECT listed FROM repositories WHERE name = %(name)s
-
--- name: repository_names | what a form may name
-SELECT name FROM repositories WHERE listed ORDER BY name
-
 -- name: goal_by_key | the goal of an idempotency key
 SELECT id, dag_id, title, request_sha256, created_at FROM goals WHERE idempotency_key = %(key)s
 
@@ -68,9 +62,6 @@ WHERE l.id::text = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT 
 SELECT DISTINCT l.input_commit AS name FROM leases l LEFT JOIN goal_runs r ON r.id = l.goal_run
 WHERE l.input_commit = ANY(%(names)s) AND (l.ended_at IS NULL OR (l.goal_run IS NOT NULL AND r.ended_at IS NULL)
   OR r.ended_at >= clock_timestamp() - make_interval(days => %(days)s))
-
--- name: repository_path | where a registered repository is
-SELECT path FROM repositories WHERE name = %(name)s
 
 -- name: set_landed | where the goal landed
 UPDATE goal_runs SET landed_commit = %(commit)s, landing_note = %(note)s WHERE id = %(goal_run)s

@@ -10,6 +10,7 @@ from include.database.unit_of_work import Connection
 from include.errors import NotFound
 from include.goals.models import GoalRun, LockedGoalRun, TaskLine, UnfinishedRun
 from include.repository import mirror, trees
+from include.repository import service as repositories
 from include.settings import Settings
 from include.tasks.models import ENDED_RUNS, GoalRunState
 
@@ -100,11 +101,11 @@ def fetch_base(connection: Connection, settings: Settings, repository: str, bran
     Raises:
         BadInput: the repository is not registered, is no git repository, or has no such branch.
     """
-    path = rows.scalar(connection, _SQL.repository_path, name=repository)
-    if path is None:
+    known = repositories.named(connection, repository)
+    if known is None:
         raise NotFound(f"repository: {repository!r} is not registered. Register it with `./airlock repo add {repository} PATH`.")
-    mirror.ensure_mirror(settings, repository, path)
-    return mirror.fetch_base(settings, repository, path, branch)
+    mirror.ensure_mirror(settings, repository, known.path)
+    return mirror.fetch_base(settings, repository, known.path, branch)
 
 
 def plan_of(connection: Connection, goal_run: str) -> str | None:

@@ -1,11 +1,16 @@
-"""The audit log: its entries, and what a walk along its chain found; and the notices that people get."""
+"""The audit log: its entries, and what a walk along its chain found; the notices that people get; an operator, and what a command did."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from pydantic import Field
+
 from include.frozen import Frozen
+
+Command = Literal["cancel", "extend", "prune", "add repository", "stop"]
+Way = Literal["command line", "supervisor"]
 
 
 class AuditEntry(NamedTuple):
@@ -62,3 +67,36 @@ class Chain(NamedTuple):
     def whole(self) -> bool:
         """Every link holds, and a head that was asked for is in the chain."""
         return self.problem is None
+
+
+class LoggedEntry(Frozen):
+    """One entry as people read it. ``position`` and ``hash`` are None until its transaction has committed."""
+
+    position: int | None
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    hash: str | None
+
+
+class Operator(Frozen):
+    """Who gives a command: a person or process by name, and the way by which the command came."""
+
+    name: str = Field(min_length=1)
+    via: Way
+
+
+class GoalCancelled(Frozen):
+    """What cancelling a goal run did. ``was``: its state before; ``ended``: it was this command that ended it."""
+
+    was: str
+    ended: bool
+
+
+class Extended(Frozen):
+    """A task that was given more time, and when its lease expires now."""
+
+    task: str
+    expires_at: datetime

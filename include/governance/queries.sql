@@ -8,6 +8,9 @@ FROM audit_log ORDER BY position NULLS LAST
 -- name: newest | the newest entries, the last first
 SELECT position, at, actor, action, subject, detail, hash FROM audit_log ORDER BY position DESC NULLS FIRST LIMIT %(limit)s
 
+-- name: names_in_airflow | what names a goal run and its submission in Airflow
+SELECT r.dag_id, r.run_id, g.idempotency_key AS key FROM goal_runs r JOIN goals g ON g.id = r.goal WHERE r.id = %(run)s
+
 -- name: record_many | entries of one transaction, in this order
 INSERT INTO audit_log (actor, action, subject, detail)
 SELECT actor, action, subject, detail::jsonb

@@ -1,14 +1,24 @@
-"""The chain of the audit log: what an entry's hash is of, and whether a row of links holds. Pure: PostgreSQL chains by the same rule."""
+"""The chain of the audit log (what an entry's hash is of; PostgreSQL chains by the same rule), and who may give which command. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 
-from include.governance.models import Chain, Link
+from include.governance.models import Chain, Command, Link, Operator, Way
 
 NOTHING = "0" * 64
 """What the first entry says of the one before it."""
+MAY: dict[Way, frozenset[Command]] = {
+    "command line": frozenset({"cancel", "extend", "prune", "add repository"}),
+    "supervisor": frozenset({"stop"}),
+}
+"""Which commands are taken by which way. On the command line whoever can read this home's password may; the supervisor only stops."""
+
+
+def may(operator: Operator, command: Command) -> bool:
+    """Say whether an operator may give a command."""
+    return command in MAY[operator.via]
 
 
 def link_hash(link: Link) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from include import faults
-from include.database import queries
+from include.database import queries, rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import rules
-from include.governance.models import AuditEntry, Chain, Link
+from include.governance.models import AuditEntry, Chain, Link, LoggedEntry
 
 _SQL = load(__file__)
 _BATCH = 2_000
@@ -36,8 +36,8 @@ def record(connection: Connection, actor: str, action: str, subject: str, detail
 async def record_many(connection: AsyncConnection, entries: list[AuditEntry]) -> None:
     """As ``record``, of many entries in one statement, for asyncio."""
     if entries:
-        rows = [(*entry[:3], json.dumps(entry.detail)) for entry in entries]
-        await connection.execute(_SQL.record_many, queries.columns("actors actions subjects details", rows))
+        values = [(*entry[:3], json.dumps(entry.detail)) for entry in entries]
+        await connection.execute(_SQL.record_many, queries.columns("actors actions subjects details", values))
 
 
 def _entry(actor: str, action: str, subject: str, detail: dict[str, Any] | None) -> dict[str, Any]:
@@ -60,6 +60,6 @@ def _links(connection: Connection) -> Iterator[Link]:
             yield Link(**row)
 
 
-def newest(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """The newest entries, the last first."""
-    return connection.execute(_SQL.newest, {"limit": limit}).fetchall()
+def newest(connection: Connection, limit: int) -> list[LoggedEntry]:
+    """Read the newest entries, the last first."""
+    return rows.every(connection, LoggedEntry, _SQL.newest, limit=limit)

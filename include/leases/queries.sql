@@ -55,6 +55,17 @@ FROM goal_runs r
 WHERE r.id = l.goal_run AND l.id = %(lease)s AND l.kind = 'work' AND l.revoked_at IS NULL AND l.ended_at IS NULL AND l.expires_at < r.deadline_at
 RETURNING l.sandbox, l.expires_at
 
+-- name: at_work | the live leases to work of a goal run, with their tasks
+SELECT l.id, t.key FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch
+WHERE l.goal_run = %(goal_run)s AND l.kind = 'work' AND l.ended_at IS NULL AND l.revoked_at IS NULL ORDER BY t.key
+
+-- name: revoke_all | revoke everything that is at work, whoever started it; locked in the order in which everybody locks
+WITH live AS (SELECT id FROM leases WHERE revoked_at IS NULL AND ended_at IS NULL ORDER BY task_run, id FOR NO KEY UPDATE)
+UPDATE leases l SET revoked_at = clock_timestamp(), revoke_reason = %(reason)s FROM live WHERE l.id = live.id RETURNING l.sandbox
+
+-- name: any_live | is a sandbox still there
+SELECT EXISTS (SELECT FROM leases WHERE ended_at IS NULL)
+
 -- name: keep_numbers | the numbers are in, and each is a sign of life: one update a lease
 UPDATE leases l SET heartbeat_at = clock_timestamp(), taken = l.taken + n.numbers
 FROM (SELECT lease, range_agg(int8range(seq, seq + 1)) AS numbers FROM unnest(%(leases)b::uuid[], %(seqs)b::bigint[]) AS w(lease, seq)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 import psycopg
+from psycopg.rows import dict_row
 
-from include.database.queries import load
+from include.governance.models import Operator
 from include.settings import Settings
 
-_SQL = load(__file__)
 REASON = "shutdown"
+SUPERVISOR = Operator(name="supervisor", via="supervisor")
 
 
 def revoke_what_is_at_work(settings: Settings, patience_s: float = 12.0) -> None:
@@ -21,11 +22,15 @@ def revoke_what_is_at_work(settings: Settings, patience_s: float = 12.0) -> None
         patience_s: seconds to wait for the warden.
 
     """
+    from include.governance import commands  # it knows every room: nothing that a supervisor should carry while all is well
+    from include.leases import operators
+
     try:
-        with psycopg.connect(settings.dsn("cli"), connect_timeout=2, autocommit=True) as connection:
-            connection.execute(_SQL.revoke_all, {"reason": REASON})
+        with psycopg.connect(settings.dsn("cli"), row_factory=dict_row, connect_timeout=2, autocommit=True) as connection:
+            with connection.transaction():
+                commands.stop(connection, SUPERVISOR, REASON)
             end = time.monotonic() + patience_s
-            while time.monotonic() < end and connection.execute(_SQL.any_live_lease).fetchone():
+            while time.monotonic() < end and operators.any_live(connection):
                 time.sleep(0.1)
     except psycopg.Error as error:  # a shutdown goes on also without the database: leases expire by themselves
         print(f"what is at work could not be revoked: {str(error).strip()}", flush=True)

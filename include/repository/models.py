@@ -34,3 +34,11 @@ class MergeConflict(NamedTuple):
     def words(self) -> str:
         """Say where they conflict, in one sentence."""
         return f"conflict in {', '.join(self.paths[:10])}" + (f" and {len(self.paths) - 10} more" if len(self.paths) > 10 else "")
+
+
+class Registered(Frozen):
+    """A registered folder. ``listed``: forms and REST may name it; else it was only named by its path on the command line."""
+
+    name: str
+    path: str
+    listed: bool

@@ -11,11 +11,15 @@ import pytest
 import typer
 
 from include.cli import commands as cli
-from include.cli import progress, result, store, submit
+from include.cli import person, progress, result, submit
 from include.database.unit_of_work import transaction
 from include.errors import BadInput, NotFound
+from include.goals.rules import submission_run
 from include.repository import as_person
+from include.repository import service as repositories
 from include.settings import ROOT, Settings
+from include.views import goals
+from include.views.models import GoalView, TaskView
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
 
@@ -45,7 +49,9 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_every_field_of_the_json_is_documented() -> None:
-    assert [field for field in (*result._GOAL_FIELDS, *result._TASK_FIELDS, "verdicts", "url", "commits") if f"`{field}`" not in DOCS] == []
+    hidden = {"repository_path", "attempt_state"}
+    fields = {*GoalView.model_fields, *TaskView.model_fields, "url", "commits"} - hidden
+    assert len(fields) > 30 and [field for field in sorted(fields) if f"`{field}`" not in DOCS] == []
 
 
 def test_the_command_line_loads_neither_airflow_nor_the_models_sdk() -> None:
@@ -93,7 +99,10 @@ GOOD = {"goal": "Do it", "repository": "sample"}
     "change, field",
     [
         ({"deadline": "soon"}, "deadline"),
+        ({"deadline": "0m"}, "deadline"),
+        ({"deadline": "999999999999d"}, "deadline"),
         ({"budget_usd": 0}, "budget-usd"),
+        ({"budget_usd": 4e-7}, "budget-usd"),
         ({"landing": "never"}, "landing"),
         ({"goal": ""}, "goal"),
         ({"key": "k" * 201}, "key"),
@@ -116,7 +125,7 @@ def test_a_broken_plan_names_its_field(tmp_path: Path) -> None:
 
 
 def test_the_same_key_is_the_same_run_of_submit_goal() -> None:
-    assert submit.dag_run_id("a") == submit.dag_run_id("a") != submit.dag_run_id("b")
+    assert submission_run("a") == submission_run("a") != submission_run("b")
     assert submit.conf(submit.request(**GOOD, key="k"))["wait"] is False
 
 
@@ -131,10 +140,10 @@ def git_folder(folder: Path) -> Path:
 
 def test_a_path_is_registered_once_under_a_free_name(settings: Settings, tmp_path: Path) -> None:
     first, second = git_folder(tmp_path / "a" / "My Repo"), git_folder(tmp_path / "b" / "my-repo")
-    assert submit.register(str(first)) == "my-repo" == submit.register(str(first)) == submit.register("my-repo")
-    assert submit.register(str(second)) == "my-repo-2"
+    assert [submit.register(word).name for word in (str(first), str(first), "my-repo")] == ["my-repo"] * 3
+    assert submit.register(str(second)).name == "my-repo-2"
     with transaction("cli") as connection:
-        assert [row["listed"] for row in store.repositories(connection)] == [False, False]
+        assert [known.listed for known in repositories.every(connection)] == [False, False]
 
 
 def test_what_is_no_repository_is_refused(settings: Settings, tmp_path: Path) -> None:
@@ -180,11 +189,11 @@ def a_run(settings: Settings) -> str:
 
 
 def test_a_goal_is_found_by_each_of_its_names(a_run: str) -> None:
-    with transaction("cli") as connection:
+    with transaction("viewer") as connection:
         for word in (a_run, a_run[:6], "goal_sample_00000001", "k1", "0190a000"):
-            assert store.find_run(connection, word) == a_run
+            assert goals.find_run(connection, word) == a_run
         with pytest.raises(NotFound, match="Did you mean 'goal_sample_00000001'"):
-            store.find_run(connection, "goal_smaple_00000001")
+            goals.find_run(connection, "goal_smaple_00000001")
 
 
 def test_progress_tells_each_change_once(a_run: str) -> None:
@@ -211,5 +220,14 @@ def test_the_report_and_the_json_are_complete(a_run: str, settings: Settings) ->
 
     row = progress.read(a_run)
     assert "/dags/goal_sample_00000001/runs/manual__1" in result.text(settings, row)
-    printed = json.loads(json.dumps(result.public(settings, row), default=result.plain))
+    printed = json.loads(json.dumps(result.public(settings, row), default=person.plain))
     assert printed["state"] == "SUBMITTED" and [task["key"] for task in printed["tasks"]] == ["a", "b"]
+    assert "repository_path" not in printed and "attempt_state" not in printed["tasks"][0]
+
+
+def test_help_and_version_say_airlock(tmp_path: Path) -> None:
+    done = airlock(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"airlock {cli.version()}\n") and cli.version()[0].isdigit()
+    for arguments in (("--help",), ("goal", "--help"), ("goal", "submit", "--help")):
+        done = airlock(tmp_path, *arguments)
+        assert done.returncode == 0 and f"Usage: {' '.join(('airlock', *arguments[:-1]))} " in done.stdout, done.stdout

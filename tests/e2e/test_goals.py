@@ -187,7 +187,7 @@ def test_a_submission_that_a_person_stops_leaves_no_goal_without_an_end(containe
         )
 
     run = wait_until("it plans", planning, 60)[0]["id"]
-    containers.airflow._ask("PATCH", "/dags/submit_goal/dagRuns/e2e-stopped/taskInstances/plan", {"new_state": "failed"})
+    containers.ask("PATCH", "/dags/submit_goal/dagRuns/e2e-stopped/taskInstances/plan", {"new_state": "failed"})
     ended = containers.wait(run)
     assert ended["state"] == "CANCELLED" and "did not finish" in ended["reason"], ended
 

@@ -106,8 +106,8 @@ def test_a_goal_that_no_run_carries_comes_to_its_end(stand: Stand) -> None:
     run = f"/dags/{deleted.dag_id}/dagRuns/{deleted.run_id}"
 
     def delete() -> bool:
-        stand.airflow._ask("PATCH", run, {"state": "queued"})
-        return stand.airflow._ask("DELETE", run).status_code == 204
+        stand.stack.ask("PATCH", run, {"state": "queued"})
+        return stand.stack.ask("DELETE", run).status_code == 204
 
     until("Airflow deletes the live run", delete, 30, 0.1)
     until("its sandbox is gone", lambda: all(lease["ended_at"] for lease in stand.leases(deleted)), 75)

@@ -18,9 +18,10 @@ from airflow.sdk import BaseOperator, BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 from psycopg.rows import dict_row
 
+from include.airflow_api.door import ask_door
+from include.airflow_api.models import ReworkAsk
 from include.clock import new_id
 from include.flow import goal_dag
-from include.flow.api import ask_door
 from include.flow.bundle import PlanBundle
 from include.flow.rework_trigger import ReworkTrigger, ask_until_cleared
 from include.settings import settings
@@ -95,7 +96,7 @@ class ProbeStep(BaseOperator):
         if how.startswith(("clear", "defer")):
             rework = decide(task_run, epoch, str(ti.id), ["verify", "merge"] if how.endswith("verify") else ALL)
             ask = {"dag_id": ti.dag_id, "run_id": ti.run_id, "rework": rework, "ti_id": str(ti.id)}
-            if how.startswith("defer") or not ask_door(**ask, timeout=2):
+            if how.startswith("defer") or not ask_door(ReworkAsk(**ask), 2):
                 self.defer(trigger=ReworkTrigger(**ask), method_name="resume")
         return None
 

@@ -23,4 +23,4 @@ def test_its_step_prunes_and_says_so_in_the_audit_log(settings: Any) -> None:
     gone = HousekeepStep(task_id="housekeep").advance({})
     assert gone["runs"] == 0 and set(gone) >= {"events", "transcripts", "keys", "handins", "bundles"}
     with transaction("cli") as connection:
-        assert [(row["actor"], row["action"]) for row in service.newest(connection, 9)] == [("housekeeping", "pruned")]
+        assert [(row.actor, row.action) for row in service.newest(connection, 9)] == [("housekeeping", "pruned")]

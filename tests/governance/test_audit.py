@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -156,7 +155,7 @@ def test_a_head_of_before_is_still_there_after_more(settings: Settings) -> None:
         assert not service.verify(connection, "f" * 64).whole
         assert service.verify(connection, rules.NOTHING).whole
         newest = service.newest(connection, 3)
-    assert [row["position"] for row in newest] == [20, 19, 18] and newest[0]["hash"] == second.head
+    assert [entry.position for entry in newest] == [20, 19, 18] and newest[0].hash == second.head
 
 
 @pytest.mark.sized
@@ -201,7 +200,7 @@ def test_an_entry_that_is_not_committed_holds_nobody_up(settings: Settings) -> N
             connection.execute(f"SET LOCAL statement_timeout = '{patience(2):.0f}s'")
             service.record(connection, "fast", "goal.cancelled", "g2")
     with transaction("cli") as connection:
-        assert [row["actor"] for row in service.newest(connection, 9)] == ["slow", "fast"]
+        assert [entry.actor for entry in service.newest(connection, 9)] == ["slow", "fast"]
         assert service.verify(connection).whole
 
 
@@ -221,10 +220,10 @@ def test_what_decides_is_recorded(settings: Settings, tmp_path: Path) -> None:
                                  worker="w", worker_known=True, left_micro=1, seconds_left=1)  # fmt: skip
         decision = policy.decide_admission(connection, asked, run, 1)
     with transaction("cli") as connection:
-        rows: list[dict[str, Any]] = service.newest(connection, 9)
-    assert [(row["actor"], row["action"], row["subject"]) for row in rows] == [
+        rows = service.newest(connection, 9)
+    assert [(row.actor, row.action, row.subject) for row in rows] == [
         ("policy", "policy.decided", f"{run}-a"), ("ada", "goal.submitted", run)]  # fmt: skip
-    said = rows[0]["detail"]
+    said = rows[0].detail
     assert said["decision"] == decision.decision == "forbid" and said["rules"] == ["capability-beyond-agent"]
     assert said["policy_sha256"] == decision.policy_sha256
 

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import yaml
 from psycopg.rows import dict_row
 
-from include.cli.rest import Airflow
+from include.airflow_api.client import Airflow
 from include.settings import ROOT, load
 from tests.kit.scale import limit, patience
 
@@ -80,19 +81,29 @@ class Stack:
     def airflow(self) -> Airflow:
         return Airflow(load(self.home))
 
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        """Ask Airflow's own REST API, behind its version, for what the product never asks."""
+        with self.airflow as airflow:
+            return airflow.ask(method, f"/api/v2{path}", body)
+
+    def run_when_ended(self, dag: str, run: str) -> dict[str, Any] | None:
+        """Airflow's row of a run that has ended, as it is; None before."""
+        answer = self.ask("GET", f"/dags/{dag}/dagRuns/{run}")
+        row: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+        return row if row.get("state") in ("success", "failed") else None
+
     def steps(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
         """Airflow's task instances of a run, by id."""
-        answer = self.airflow._ask("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances")
+        answer = self.ask("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances")
         return {step["task_id"]: step for step in answer.json().get("task_instances", [])}
 
     def steps_when_ended(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
         """As ``steps``, but empty until the run has ended."""
-        row = self.airflow.run(dag, run)
-        return self.steps(dag, run) if row and row["state"] in ("success", "failed") else {}
+        return self.steps(dag, run) if self.run_when_ended(dag, run) else {}
 
     def step_log(self, dag: str, run: str, step: str, try_number: int = 1) -> str:
         """The log of a step, as text."""
-        answer = self.airflow._ask("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances/{step}/logs/{try_number}")
+        answer = self.ask("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances/{step}/logs/{try_number}")
         return json.dumps(answer.json(), ensure_ascii=False)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from include.flow import api
+from include.airflow_api import client
 
 
 @contextmanager
@@ -47,4 +47,4 @@ def airflow_that_says(port: int, steps: dict[str, dict[str, Any]]) -> Iterator[N
         server.shutdown()
         thread.join()
         server.server_close()
-        api._keep(None)  # the token of this server opens no other
+        client._tokens.clear()  # the token of this server opens no other

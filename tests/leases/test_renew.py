@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
-from include.cli.extend import extend
+from include.cli.person import transact
 from include.database.unit_of_work import transaction
 from include.errors import BadInput
+from include.governance import commands
+from include.governance.models import Operator
 from include.leases import service as leases
 from include.settings import Settings
 from tests.leases.world import World
@@ -53,11 +55,17 @@ def test_control_a_worker_that_has_less_rights_cannot(settings: Settings) -> Non
         connection.execute("UPDATE leases SET expires_at = expires_at")
 
 
+def extend(key: str) -> list[str]:
+    """Give the command as ada on the command line; the tasks that were extended."""
+    ada = Operator(name="ada", via="command line")
+    return [each.task for each in transact(lambda connection: commands.extend(connection, ada, "g1", key, 1))]
+
+
 def test_the_command_extends_one_task_or_all(settings: Settings) -> None:
     world = World(settings, 3)
     world.do("UPDATE leases SET expires_at = now() + interval '5 minutes'")
     world.do("UPDATE leases SET ended_at = now() WHERE task_run = 'g1-t3'")
-    assert [row["task"] for row in extend("g1", "t2", 1, "ada")] == ["t2"]
-    assert [row["task"] for row in extend("g1", "", 1, "ada")] == ["t1", "t2"]
+    assert extend("t2") == ["t2"]
+    assert extend("") == ["t1", "t2"]
     with pytest.raises(BadInput, match="no task of it is at work"):
-        extend("g1", "t3", 1, "ada")
+        extend("t3")

@@ -19,18 +19,13 @@ def submit(airlock: Stack, **conf: Any) -> str:
     """Trigger submit_goal on the tiny project; returns the id of its run."""
     run = f"rest-{new_id().hex[-12:]}"
     answer = airlock.airflow.trigger("submit_goal", run, {"goal": TWICE, "repository": "small"} | conf)
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code == 200, answer.detail
     return run
 
 
 def ended(airlock: Stack, dag: str, run: str, seconds: float = 180) -> dict[str, Any]:
     """The row of an Airflow run that has ended."""
-
-    def look() -> dict[str, Any] | None:
-        row = airlock.airflow.run(dag, run)
-        return row if row and row["state"] in ("success", "failed") else None
-
-    row: dict[str, Any] = wait_until(f"{dag} {run} ends", look, seconds)
+    row: dict[str, Any] = wait_until(f"{dag} {run} ends", lambda: airlock.run_when_ended(dag, run), seconds)
     return row
 
 
@@ -41,6 +36,7 @@ def ended(airlock: Stack, dag: str, run: str, seconds: float = 180) -> dict[str,
         ({"goal": ""}, "goal"),
         ({"budget_usd": 0}, "budget_usd"),
         ({"deadline": "soon"}, "deadline"),
+        ({"deadline": "0m"}, "deadline"),
         ({"landing": "later"}, "landing"),
         ({"wait": "perhaps"}, "wait"),
         ({"plan": []}, "plan"),
@@ -48,7 +44,7 @@ def ended(airlock: Stack, dag: str, run: str, seconds: float = 180) -> dict[str,
 )
 def test_what_the_schema_can_say_is_a_400_that_names_the_field(airlock: Stack, conf: dict[str, Any], field: str) -> None:
     answer = airlock.airflow.trigger("submit_goal", f"rest-{new_id().hex[-12:]}", {"goal": TWICE, "repository": "small"} | conf)
-    assert answer.status_code == 400, answer.text
+    assert answer.status_code == 400, answer.detail
     assert answer.json()["detail"].startswith(f"Invalid input for param {field}:")
 
 

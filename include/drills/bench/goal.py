@@ -19,6 +19,7 @@ from statistics import median
 from typing import NamedTuple
 
 from include import settings as settings_module
+from include.airflow_api.client import Airflow
 from include.database import queries, rows
 from include.database.unit_of_work import transaction
 from include.drills import person
@@ -129,7 +130,7 @@ def _say(words: str) -> None:
 
 def _measure(settings: Settings, number: int) -> Measured:
     sample = person.make_sample(settings.home)
-    request = person.request(goal=person.GOAL, repository=person.register(str(sample)), deadline="30m")
+    request = person.request(goal=person.GOAL, repository=person.register(str(sample)).name, deadline="30m")
     before = cpu.now(settings)
     goal_run = person.submit(settings, request).run
     _wait_for_goal(settings, goal_run)
@@ -186,11 +187,11 @@ def _write_plain(settings: Settings, plan: str) -> None:
 
 
 def _trigger_plain(settings: Settings, run_id: str) -> None:
-    airflow, end = person.Airflow(settings), time.monotonic() + _PATIENCE_S
+    airflow, end = Airflow(settings), time.monotonic() + _PATIENCE_S
     while (answer := airflow.trigger(_PLAIN, run_id, {})).status_code == 404 and time.monotonic() < end:
         time.sleep(0.5)
     if answer.status_code != 200:
-        raise Unavailable(f"Airflow did not start the plain DAG: {answer.status_code} {answer.text[:300]}")
+        raise Unavailable(f"Airflow did not start the plain DAG: {answer.status_code} {answer.detail[:300]}")
 
 
 def _plain(found: list[StepMoment], depends_on: dict[str, tuple[str, ...]]) -> dict[str, float]:

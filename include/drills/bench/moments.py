@@ -9,9 +9,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from include.database import queries, rows
-from include.drills import person
 from include.drills.bench.phases import Moment
 from include.frozen import Frozen
+from include.goals.rules import submission_run
 from include.settings import Settings
 
 _SQL = queries.load(__file__)
@@ -53,7 +53,7 @@ def of_goal(settings: Settings, goal_run: str) -> list[Moment]:
     ours = _ask(settings.dsn("owner"), StoredMoment, _SQL.goal_moments, run=goal_run)
     names = _ask(settings.dsn("owner"), Names, _SQL.goal_names, run=goal_run)[0]
     found = [Moment(each.key or "", each.at, each.kind, each.detail or "") for each in ours if each.at is not None]
-    for each in of_airflow(settings, [names.run_id, person.dag_run_id(names.key)]):
+    for each in of_airflow(settings, [names.run_id, submission_run(names.key)]):
         key, _, step = each.task_id.rpartition(".")
         of_goal = each.run_id == names.run_id
         if not step and (each.kind == "queued") is of_goal:

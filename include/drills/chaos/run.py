@@ -84,7 +84,7 @@ def _in(home: Path, options: Options, say: Say) -> ChaosReport:
 def _run(settings: Settings, options: Options, goals: list[work.PlayedGoal], sample: Path, say: Say) -> ChaosReport:
     with transaction("owner") as connection:
         budgets.raise_all(connection, BUDGET_MICRO)
-    repository = person.register(str(sample))
+    repository = person.register(str(sample)).name
     began = time.monotonic()
     with burners.load(options.load, 60 * options.minutes + DRAIN_S) as burning:
         if burning:

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.flow.api import ask_door
+from include.airflow_api.door import ask_door
+from include.airflow_api.models import ReworkAsk
 from include.flow.poke import poke
 from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
@@ -75,10 +76,10 @@ class Step(BaseOperator):
             fail(f"{decided.state}: {decided.story}")
         self.log.warning("Rework: %s", decided.reason)
         me = self.me(context)
-        where = {"dag_id": me.dag_id, "run_id": me.run_id, "rework": str(decided.id), "ti_id": me.ti_id}
-        if not ask_door(**where, timeout=DOOR_PATIENCE_S):
+        ask = ReworkAsk(dag_id=me.dag_id, run_id=me.run_id, rework=str(decided.id), ti_id=me.ti_id)
+        if not ask_door(ask, DOOR_PATIENCE_S):
             self.log.warning("The door did not answer within %g s; asking on from the triggerer.", DOOR_PATIENCE_S)
-            self.defer(trigger=ReworkTrigger(**where), method_name="resume")
+            self.defer(trigger=ReworkTrigger(**ask._asdict()), method_name="resume")
 
 
 def fail(words: str) -> NoReturn:

@@ -108,7 +108,7 @@ class Stand:
     def __init__(self, stack: Stack, repository: Path) -> None:
         self.stack, self.path = stack, repository
         self.settings = load(stack.home)
-        self.name = submit.register(str(repository))
+        self.name = submit.register(str(repository)).name
         self.airflow = stack.airflow
         self.airflow.run("submit_goal", "none")  # logs in, before the threads
         self.commands = ProcessPoolExecutor(3, mp_context=get_context("spawn"))  # a command's start takes seconds on a busy machine
@@ -257,14 +257,14 @@ def act(stand: Stand, trial: Trial) -> None:
 
 
 def _ask(stand: Stand, trial: Trial, method: str, path: str, body: dict[str, Any]) -> None:
-    answer = stand.airflow._ask(method, path, body)
+    answer = stand.stack.ask(method, path, body)
     if answer.status_code != 200:
         trial.problems.append(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
 
 
 def _delete(stand: Stand, trial: Trial, run: str) -> None:
     """Airflow refuses a live run; whoever insists marks it first. The last word is in ``delete_for_good``."""
-    refused = stand.airflow._ask("DELETE", run)
+    refused = stand.stack.ask("DELETE", run)
     if refused.status_code != 409:
         trial.problems.append(f"DELETE of a live run: {refused.status_code}, not 409")
     _ask(stand, trial, "PATCH", run, {"state": "failed"})
@@ -273,7 +273,7 @@ def _delete(stand: Stand, trial: Trial, run: str) -> None:
 def delete_for_good(stand: Stand, trial: Trial) -> None:
     """Delete as soon as Airflow allows it: as soon as its teardowns are done."""
     run = f"/dags/{trial.dag_id}/dagRuns/{trial.run_id}"
-    until(f"{trial.name} is deleted", lambda: stand.airflow._ask("DELETE", run).status_code in (204, 404), 120, 1)
+    until(f"{trial.name} is deleted", lambda: stand.stack.ask("DELETE", run).status_code in (204, 404), 120, 1)
 
 
 def runnable() -> int:
