@@ -27,6 +27,22 @@ DOUBLED: set[str] = {
     "Taken",
     "Wanted",
 }
+LOOSE_READS: set[str] = {
+    "include.cli.store.agents",
+    "include.cli.store.find_run",
+    "include.cli.store.goal_of_key",
+    "include.cli.store.goal_run",
+    "include.cli.store.goals",
+    "include.cli.store.leftovers",
+    "include.cli.store.live_leases",
+    "include.cli.store.repositories",
+    "include.cli.store.repository",
+    "include.cli.store.work_leases",
+    "include.goals.pruning._needed",
+    "include.goals.pruning._rows",
+    "include.governance.service._links",
+    "include.governance.service.newest",
+}
 ALSO_WRITTEN: dict[str, set[str]] = {
     "audit_log": {"local"},
     "leases": {"flow", "local"},
