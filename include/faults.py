@@ -10,7 +10,8 @@ import os
 import signal
 from pathlib import Path
 
-FOLDER = Path(os.environ["AIRLOCK_FAULTS"]) if os.environ.get("AIRLOCK_FAULTS") else None
+_named = os.environ.get("AIRLOCK_FAULTS")
+FOLDER = Path(_named) if _named else None
 
 
 def point(name: str) -> None:

@@ -22,52 +22,77 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    # -- of all rooms --------------------------------------------------------------------------------------------------
     home: Path = Field(default=ROOT / ".airlock", description="Folder of all state.")
-    sandbox_root: Path | None = Field(
-        default=None,
-        description="Folder of the attempts' directories. Every parent must be searchable by all when the warden runs as root; "
-        "default: home/sandboxes if it is, else /var/lib/airlock/<hash of home>.",
-    )
+
+    # -- database: PostgreSQL ------------------------------------------------------------------------------------------
     pg_bin: str | None = Field(default=None, description="Folder of PostgreSQL binaries; default: the wheel's, then Debian's newest.")
     pg_host: str = Field(default="127.0.0.1", description="PostgreSQL's host. Another than the default uses the machine's server.")
     pg_port: int = Field(default=0, description="PostgreSQL's TCP port; chosen by the launcher when 0.")
     pg_password: str = Field(default="", description="Password of every role of ours in the local default (generated).")
     pg_database: str = Field(default="airlock", description="Database of Airlock's own tables.")
+
+    # -- messages: the stream server -----------------------------------------------------------------------------------
     valkey_bin: str | None = Field(default=None, description="Valkey (or Redis >= 7) server binary; default: the wheel's.")
     valkey_host: str = Field(default="127.0.0.1", description="Stream server's host.")
     valkey_port: int = Field(default=0, description="Stream server's TCP port; chosen by the launcher when 0.")
     valkey_password: str = Field(default="", description="Password of the stream users broker and relay (generated).")
+
+    # -- flow: Airflow's API server and UI -----------------------------------------------------------------------------
     api_port: int = Field(default=8080, description="Port of Airflow's API server and UI; another is chosen when it is taken.")
     api_password: str = Field(default="", description="Password of Airflow's users admin (people) and airlock (steps, CLI); generated.")
+
+    # -- fleet: this machine's node ------------------------------------------------------------------------------------
     node: str = Field(default="local", description="Name of this machine's node.")
+    node_capacity: int = Field(default=4, description="Most sandboxes that run at once on this node.")
+
+    # -- sandbox: what holds workers and tests -------------------------------------------------------------------------
+    sandbox_root: Path | None = Field(
+        default=None,
+        description="Folder of the attempts' directories. Every parent must be searchable by all when the warden runs as root; "
+        "default: home/sandboxes if it is, else /var/lib/airlock/<hash of home>.",
+    )
     engine: str = Field(default="auto", description="auto, docker or bubblewrap: which sandbox engine the warden uses.")
     docker_host: str = Field(default="unix:///var/run/docker.sock", description="Address of the Docker engine, for the warden only.")
     image: str = Field(default="airlock/worker:latest", description="Image of worker and verify containers.")
+    reap_s: int = Field(default=10, ge=1, description="Seconds between two rounds in which a warden removes what no live lease owns.")
+    test_timeout_s: int = Field(default=600, description="Seconds a verification's or a worker's test run may take.")
+
+    # -- broker: the model ---------------------------------------------------------------------------------------------
     anthropic_base_url: str = Field(default="", description="Endpoint of the Messages API; empty: the SDK's default.")
+    model_timeout_s: int = Field(default=600, description="Seconds a model call may take.")
+    model_attempts: int = Field(default=4, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
+
+    # -- offline: the model that costs nothing -------------------------------------------------------------------------
     offline: bool = Field(default=False, description="True: the offline model answers (no key was given).")
     offline_port: int = Field(default=0, description="Port of the offline model; chosen by the launcher when 0.")
     playbooks: str = Field(default="", description="Folder of more playbooks for the offline model.")
+
+    # -- plans: how large one may be -----------------------------------------------------------------------------------
+    max_width: int = Field(default=10, description="Most tasks of a plan that may run side by side.")
+    max_tasks: int = Field(default=40, description="Most tasks in a plan.")
+
+    # -- tasks: how often an attempt is done again ---------------------------------------------------------------------
     attempts: int = Field(default=3, description="Attempts that count, per task run.")
     infrastructure_attempts: int = Field(
         default=10, description="Attempts lost to infrastructure (also to a model that stays away), per task run."
     )
+
+    # -- leases: the pace; all other durations of it follow from these, see below --------------------------------------
     heartbeat_s: int = Field(default=10, description="Seconds between a worker's heartbeats.")
     heartbeat_timeout_s: int = Field(default=30, description="Seconds without a heartbeat after which the lease is broken.")
     unwatched_s: int = Field(default=60, description="Seconds without a watch, while Airflow keeps up, after which an attempt is over.")
-    reap_s: int = Field(default=10, ge=1, description="Seconds between two rounds in which a warden removes what no live lease owns.")
     grace_s: int = Field(default=3, description="Seconds between a revoke's task.cancel and the kill.")
-    max_width: int = Field(default=10, description="Most tasks of a plan that may run side by side.")
-    max_tasks: int = Field(default=40, description="Most tasks in a plan.")
-    node_capacity: int = Field(default=4, description="Most sandboxes that run at once on this node.")
-    test_timeout_s: int = Field(default=600, description="Seconds a verification's or a worker's test run may take.")
-    model_timeout_s: int = Field(default=600, description="Seconds a model call may take.")
-    model_attempts: int = Field(default=4, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
+
+    # -- goals: how long what has ended is kept ------------------------------------------------------------------------
     keep_events_days: int = Field(
         default=90, ge=1, description="Days after a goal run's end until its events, messages and notices are pruned."
     )
     keep_transcripts_days: int = Field(
         default=30, ge=1, description="Days after a goal run's end until its transcripts, logs, hand-ins and bundles are pruned."
     )
+
+    # -- for tests -----------------------------------------------------------------------------------------------------
     corpora: str = Field(default="", description="Folder of foreign test inputs; default ../shared/corpora beside this code.")
 
     # -- derived -------------------------------------------------------------------------------------------------------
@@ -91,10 +116,32 @@ class Settings(BaseModel):
         """Base address of Airflow's API server and UI."""
         return f"http://127.0.0.1:{self.api_port}"
 
+    # The pace: which duration follows from which. A lower heartbeat timeout makes all of these faster.
+
     @property
     def pulse_s(self) -> float:
-        """Seconds between two beats of a pulse (broker, relay)."""
+        """Seconds between two beats of a pulse (broker, relay): fifteen fit into the heartbeat timeout."""
         return self.heartbeat_timeout_s / 15
+
+    @property
+    def pulse_gap_s(self) -> float:
+        """Seconds without a beat after which a pulse was away: three beats. Who comes back later begins a calm."""
+        return 3 * self.pulse_s
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds without a worker's heartbeat after which it is silent: the heartbeat timeout itself."""
+        return float(self.heartbeat_timeout_s)
+
+    @property
+    def calm_s(self) -> float:
+        """Seconds after an outage in which nothing expires and nobody is silent: time enough for one heartbeat of everybody."""
+        return self.silence_s
+
+    @property
+    def last_line_s(self) -> float:
+        """Seconds past its lease after which a sandbox ends itself: after the calm, and after as long again for the warden."""
+        return 2 * self.calm_s
 
     @property
     def run_dir(self) -> Path:

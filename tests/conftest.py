@@ -22,6 +22,7 @@ __all__ = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--times", type=int, default=0, help="tests/e2e/test_people.py: play every action at every place so many times.")
     parser.addoption("--cells", default="", help="tests/e2e/test_people.py: only those that this regular expression is found in.")
+    parser.addoption("--write-schema", action="store_true", help="tests/state/test_schema.py: write docs/schema.sql anew.")
     parser.addoption("--people-json", default="", help="tests/e2e/test_people.py: write its table to this file as JSON.")
 
 

@@ -14,13 +14,12 @@ import pytest
 
 from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
-from tests.kit import quiet
+from tests.kit import measures, quiet, today
 from tests.kit.promises import Named, promises
 
 BASE = {"errors", "clock", "settings", "faults", "lazy", "frozen"}
 PURE = {"models", "rules"}
-# Rooms that stand outside the rooms' order: the database's tools serve all, local and flow use all.
-TOOLS = {"include.database.queries", "include.database.unit_of_work", "include.database.rows"}
+# Rooms that stand above the order of the others: what starts processes, what Airflow calls, what a person calls, and what plays with all of it.
 HOSTS = {"local", "flow", "cli", "drills", "offline"}
 STORES = {"store"}
 READS_FILES = {"include.catalog.store"}  # a store of reviewed YAML files: no tables that only its room may touch
@@ -47,10 +46,16 @@ def sources() -> dict[str, Path]:
 
 
 @cache
+def parsed() -> dict[str, ast.Module]:
+    """The same, parsed."""
+    return {name: ast.parse(path.read_text()) for name, path in sources().items()}
+
+
+@cache
 def imports(module: str) -> frozenset[str]:
     """All that a module imports, anywhere in it: dotted names of modules (of ours), or of packages (of others)."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(sources()[module].read_text())):
+    for node in ast.walk(parsed()[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -148,6 +153,44 @@ def test_rooms_do_not_import_flow_or_local() -> None:
     assert guilty == []
 
 
+def foreign(users: set[str], used: str, edges: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Imports of a room by any other than these."""
+    return [(name, found) for name, found in edges if room(found) == used and room(name) not in (*users, used)]
+
+
+@pytest.mark.parametrize("apart", ["drills", "offline"])
+def test_only_the_command_line_imports_the_drills_and_the_offline_model(apart: str) -> None:
+    edges = [(name, found) for name in sources() for found in ours(name)]
+    assert foreign({"cli"}, apart, edges) == []
+    guilty = ("include.goals.service", f"include.{apart}.model")
+    assert foreign({"cli"}, apart, [*edges, guilty]) == [guilty]  # control
+
+
+def test_the_drills_know_the_command_line_by_one_module() -> None:
+    users = [name for name in in_rooms() if room(name) == "drills" and any(room(found) == "cli" for found in ours(name))]
+    assert users == ["include.drills.person"]
+
+
+def test_the_database_imports_no_room() -> None:
+    def imported(of: str) -> list[tuple[str, str]]:
+        return [(name, found) for name in in_rooms() if room(name) == of for found in ours(name) if room(found) not in ("", of)]
+
+    assert imported("database") == []
+    assert imported("local")  # control: an import of another room is seen
+
+
+def empty(rooms: dict[str, list[str]]) -> set[str]:
+    """Rooms in which no module holds anything."""
+    return {name for name, texts in rooms.items() if not any(text.strip() for text in texts)}
+
+
+def test_no_room_is_empty() -> None:
+    folders = [folder for folder in (ROOT / "include").iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    rooms = {folder.name: [path.read_text() for path in folder.rglob("*.py")] for folder in folders}
+    assert len(rooms) > 15 and empty(rooms) == today.EMPTY_ROOMS
+    assert empty({**rooms, "tomorrow": [""]}) == {*today.EMPTY_ROOMS, "tomorrow"}  # control
+
+
 def test_the_services_of_the_rooms_form_no_circle() -> None:
     edges: dict[str, set[str]] = {}
     for name in in_rooms():
@@ -186,6 +229,126 @@ def test_everything_is_wired_or_gone() -> None:
     assert sorted(name for name in unwired if "migrations" not in name) == []
 
 
+# -- measures: tests/kit/today.py names who is guilty today; the list must only shrink, and who is guilty no more has to leave it -------
+
+OWNERS = {
+    "agents": "agents",
+    "airlock_version": "database",
+    "artifacts": "artifacts",
+    "attempt_keys": "leases",
+    "attempts": "tasks",
+    "audit_log": "governance",
+    "base_results": "gate",
+    "decisions": "policy",
+    "evidence": "sandbox",
+    "goal_runs": "goals",
+    "goals": "goals",
+    "leases": "leases",
+    "merges": "merge",
+    "model_calls": "broker",
+    "model_requests": "agents",
+    "nodes": "fleet",
+    "notices": "governance",
+    "outbox": "messages",
+    "plans": "plans",
+    "processed_messages": "broker",
+    "pulses": "leases",
+    "questions": "broker",
+    "repositories": "repository",
+    "reworks": "tasks",
+    "task_events": "tasks",
+    "task_runs": "tasks",
+    "transcripts": "broker",
+    "transitions": "database",
+    "verdicts": "gate",
+}
+"""Each table, and the room whose SQL writes it."""
+THROWAWAY = {"drills/bench"}
+"""The benchmarks fill databases that only they have, and that go away with them."""
+AIRFLOWS = {"job"}
+"""Tables of Airflow's own database."""
+CALLED_BY_OTHERS = {
+    "get_current_version", "initialize", "change_state", "sync", "trigger_tasks", "on_task_instance_failed", "on_task_instance_success",
+    "handle_events", "run_in_process", "serialize", "on_kill", "get_link",  # Airflow
+    "pytest_collection_finish", "pytest_collectreport", "pytest_runtest_logreport",  # pytest
+}  # fmt: skip
+"""Functions and methods that somebody else's library calls by their name."""
+GUILTY = """
+def many(self, a, b, c, d, e, *, f, **more): return a["x"]
+def few(a, b, c, d, e, f): return a[0]
+class Answer:
+    def nobody(self): return self.nobody()
+"""
+
+
+def test_few_dicts_are_read_by_the_names_of_their_keys() -> None:
+    assert measures.subscripts(ast.parse(GUILTY)) == 1  # control: only the constant name counts
+    assert sum(map(measures.subscripts, parsed().values())) <= today.MOST_SUBSCRIPTS
+
+
+def larger(modules: dict[str, ast.Module], parameters: int, lines: int) -> set[str]:
+    """Functions with more parameters or more lines than these."""
+    measured = [(module, function) for module, tree in modules.items() for function in measures.functions(tree)]
+    return {f"{module}.{function.name}" for module, function in measured if function.parameters > parameters or function.lines > lines}
+
+
+def test_no_function_takes_more_than_six_parameters() -> None:
+    assert larger({"m": ast.parse(GUILTY)}, 6, 999) == {"m.many"}  # control
+    assert larger(parsed(), 6, 999) == today.MANY_PARAMETERS
+
+
+def test_no_function_is_longer_than_forty_lines() -> None:
+    control = ast.parse("def long():\n" + "    pass\n" * 40 + "def short():\n" + "    pass\n" * 39)
+    assert larger({"m": control}, 99, 40) == {"m.long"}
+    assert larger(parsed(), 99, 40) == today.LONG_FUNCTIONS
+
+
+def test_no_file_is_longer_than_three_hundred_lines() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in sources().items()}
+    assert max(lengths.values()) > 200  # control: they are counted
+    assert {name for name, lines in lengths.items() if lines > 300} == today.LONG_FILES
+
+
+def sql_of_rooms() -> list[tuple[str, str]]:
+    """Each room with the SQL of its files and of its strings; the migrations make the tables and are no room's."""
+    files = [path for path in (ROOT / "include").rglob("*.sql") if "migrations" not in path.parts]
+    in_files = [(whose(path), path.read_text()) for path in files]
+    return [*in_files, *((whose(sources()[name]), measures.strings(tree)) for name, tree in parsed().items() if ".migrations." not in name)]
+
+
+def whose(path: Path) -> str:
+    """The room of a file, or the part of it that has a database of its own."""
+    folder = path.relative_to(ROOT).parent.as_posix().removeprefix("include/")
+    return folder if folder in THROWAWAY else folder.partition("/")[0]
+
+
+def also_written(writers: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Tables that other rooms than their own write, and those rooms."""
+    return {table: more for table, rooms in writers.items() if table not in AIRFLOWS and (more := rooms - {OWNERS[table]} - THROWAWAY)}
+
+
+def test_each_table_is_written_by_its_own_room_only() -> None:
+    assert also_written(measures.writers(sql_of_rooms())) == today.ALSO_WRITTEN
+    guilty = "-- seeks goals FOR UPDATE OF g\nWITH x AS (DELETE FROM leases) INSERT INTO plans VALUES (1) ON CONFLICT DO UPDATE SET a = 1; UPDATE nodes n"
+    assert measures.written(guilty) == {"leases", "plans", "nodes"}  # control
+    assert also_written({"leases": {"leases", "cli"}, "goals": {"goals"}}) == {"leases": {"cli"}}
+
+
+def test_every_public_function_is_used() -> None:
+    found = {name for name in measures.unused(parsed()) if name.rpartition(".")[2] not in CALLED_BY_OTHERS}
+    assert found == today.UNUSED
+    assert measures.unused({"m": ast.parse(GUILTY + "few(1, 2, 3, 4, 5, 6)")}) == {"m.many", "m.Answer.nobody"}  # control
+    defined = {
+        node.name for tree in parsed().values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert CALLED_BY_OTHERS - defined == set()
+
+
+def test_one_name_of_a_class_means_one_thing() -> None:
+    assert measures.doubled({"a": ast.parse(GUILTY), "b": ast.parse(GUILTY)}) == {"Answer": {"a", "b"}}  # control
+    assert set(measures.doubled(parsed())) == today.DOUBLED
+
+
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\0")
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
@@ -221,6 +384,13 @@ def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
         assert rows[name.upper()].endswith(f"| {field.description}"), name
         if name != "home" and field.default not in (None, ""):
             assert f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`" in rows[name.upper()], name
+
+
+def test_the_pace_follows_from_the_heartbeat_timeout() -> None:
+    pace = ("pulse_s", "pulse_gap_s", "silence_s", "calm_s", "last_line_s")
+    usual, slow = Settings(), Settings(heartbeat_timeout_s=60)
+    assert [getattr(usual, name) for name in pace] == [2, 6, 30, 30, 60]
+    assert [getattr(slow, name) for name in pace] == [2 * getattr(usual, name) for name in pace]  # control: each does follow
 
 
 def test_every_promise_names_tests_and_controls_that_exist() -> None:

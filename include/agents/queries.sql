@@ -8,6 +8,9 @@ ON CONFLICT (name) DO UPDATE SET planner_model = EXCLUDED.planner_model, worker_
 -- name: agent_names | all of them
 SELECT name FROM agents ORDER BY name;
 
+-- name: raise_budgets | of every agent, a day and a month
+UPDATE agents SET day_budget_micro = %(micro)s, month_budget_micro = %(micro)s;
+
 -- name: capabilities | what an agent may grant
 SELECT capabilities FROM agents WHERE name = %(name)s;
 

@@ -18,3 +18,8 @@ def seed(connection: Connection) -> list[str]:
 def capabilities(connection: Connection, name: str) -> list[str]:
     """Read the most that a task of an agent may be given."""
     return store.capabilities(connection, name)
+
+
+def names(connection: Connection) -> list[str]:
+    """Read the names of all agents."""
+    return store.names(connection)

@@ -23,7 +23,6 @@ from include.messages.streams import StreamsDown
 from include.settings import settings
 
 _SQL = queries.load(__file__)
-PULSE_S = 2.0
 WARM_AFTER_S = 10.0
 """How long the model's SDK (2 CPU-s) waits for the other processes of a start, unless a call needs it before."""
 
@@ -55,7 +54,7 @@ class Broker:
             group.create_task(_repeat("requests", 3600, self.answering.answer_steps, wake.requests))
             group.create_task(_repeat("recovery", 5, self.answering.recover))
             group.create_task(_repeat("tidying", 5, self.sending.tidy))
-            group.create_task(_repeat("pulse", PULSE_S, self.pulse))
+            group.create_task(_repeat("pulse", process.settings.pulse_s, self.pulse))
 
     async def stop(self) -> None:
         """Let calls under way end, then give everything back."""
@@ -64,11 +63,11 @@ class Broker:
 
     async def pulse(self) -> None:
         """Say that this broker is there; only while it reads the streams, for it stands for them too (``calm_until``)."""
-        if time.monotonic() - self.reading.read_at < PULSE_S + BLOCK_MS / 1000:
+        if time.monotonic() - self.reading.read_at < self.process.settings.pulse_s + BLOCK_MS / 1000:
             await self.process.transact(self._beat)
 
     async def _beat(self, connection: Any) -> None:
-        await connection.execute(_SQL.beat, {"agent": self.process.agent})
+        await connection.execute(_SQL.beat, {"agent": self.process.agent, "gap": self.process.settings.pulse_gap_s})
 
     async def _warm(self) -> None:
         """Load the model's SDK once a start is over; what it leaves in memory stays, and is looked through by no later collection."""

@@ -1,5 +1,5 @@
 -- name: beat | this process reads the streams and reaches the database
-SELECT beat('broker/' || %(agent)s, interval '6 seconds');
+SELECT beat('broker/' || %(agent)s, make_interval(secs => %(gap)s));
 
 -- name: agent | an agent's models
 SELECT name, planner_model, worker_model, advice_model FROM agents WHERE name = %(agent)s;

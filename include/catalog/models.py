@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from include.frozen import Frozen
 from include.worker.tool_definitions import TOOL_NAMES
-
-
-class Frozen(BaseModel):
-    """Frozen, nothing extra."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Identity(Frozen):

@@ -16,13 +16,13 @@ FOLDER = Path(__file__).parent / "definitions"
 
 
 def names() -> list[str]:
-    """The names of all worker definitions, sorted."""
+    """List the names of all worker definitions, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 @lru_cache
 def load(name: str) -> WorkerDefinition:
-    """The worker definition of this name.
+    """Read the worker definition of this name.
 
     Raises:
         NotFound: there is none; the message names the nearest.

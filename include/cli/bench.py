@@ -15,7 +15,7 @@ def transport(
     messages: Annotated[int, typer.Option(help="Messages that each variant takes.", min=1_000)] = 40_000,
     as_json: Json = False,
 ) -> None:
-    """Durable messages per second of one broker, and the round trip of a permission request."""
+    """Measure durable messages per second of one broker, and the round trip of a permission request."""
     from include.drills.bench import report
     from include.drills.bench import transport as bench
 
@@ -27,7 +27,7 @@ def lease(
     count: Annotated[int, typer.Option(help="Sandboxes for each engine and way to be over.", min=1, max=200)] = 20,
     as_json: Json = False,
 ) -> None:
-    """Lateness of lease expiry, budget breach, missed heartbeat and UI cancel until the container is gone."""
+    """Measure how late after lease expiry, budget breach, missed heartbeat and UI cancel the container is gone."""
     from include.drills.bench import lease as bench
     from include.drills.bench import report
 
@@ -39,7 +39,7 @@ def state(
     count: Annotated[int, typer.Option(help="Transitions, steps and checkpoints.", min=300)] = 1_000,
     as_json: Json = False,
 ) -> None:
-    """One durable transition against a DBOS step and a LangGraph checkpoint, which are installed for it and removed."""
+    """Measure a durable transition against a DBOS step and a LangGraph checkpoint, which are installed for it and removed."""
     from include.drills.bench import report
     from include.drills.bench import state as bench
 
@@ -51,7 +51,7 @@ def goal(
     count: Annotated[int, typer.Option(help="Goals, one after the other.", min=1, max=50)] = 3,
     as_json: Json = False,
 ) -> None:
-    """Where each second of the demo's goal goes, beside a plain Airflow DAG of the same shape."""
+    """Tell where each second of the demo's goal goes, beside a plain Airflow DAG of the same shape."""
     from include.drills.bench import goal as bench
     from include.drills.bench import report
 

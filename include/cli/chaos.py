@@ -6,19 +6,34 @@ import json
 import random
 import signal
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from include.cli.options import of_model
+from include.drills.chaos.models import Options
 
+
+def _at_least(kind: Any, least: int, name: str) -> Any:
+    return Annotated[kind, typer.Option(min=least, help=Options.model_fields[name].description)]
+
+
+def _told(kind: Any, name: str) -> Any:
+    return Annotated[kind, typer.Option(help=Options.model_fields[name].description)]
+
+
+@of_model(
+    Options,
+    kills=_at_least(int, 0, "kills"),
+    goals=_at_least(int, 1, "goals"),
+    seed=(_told(int | None, "seed"), None),
+    engine=_told(Literal["auto", "docker", "bubblewrap"], "engine"),
+    points=Annotated[bool, typer.Option("--points", help=Options.model_fields["points"].description)],
+    load=_at_least(float, 0, "load"),
+    minutes=_at_least(float, 0, "minutes"),
+)
 def chaos(
-    kills: Annotated[int, typer.Option(min=0, help="Kills; a process is stopped for 40 s besides with every eighth.")] = 40,
-    goals: Annotated[int, typer.Option(min=1, help="Goals of three to five tasks.")] = 12,
-    seed: Annotated[int | None, typer.Option(help="Of the order and the times; default: a random one, which is printed.")] = None,
-    engine: Annotated[Literal["auto", "docker", "bubblewrap"], typer.Option(help="What holds the workers.")] = "auto",
-    points: Annotated[bool, typer.Option("--points", help="Arm every fault point once at the start.")] = False,
-    load: Annotated[float, typer.Option(min=0, help="Processes a core that burn it meanwhile.")] = 0,
-    minutes: Annotated[float, typer.Option(min=0, help="Keep --goals goals at work for so long, as one ends the next begins.")] = 0,
+    asked: dict[str, Any],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/cli.md).")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the home of the run, stopped, for a look.")] = False,
 ) -> None:
@@ -28,11 +43,10 @@ def chaos(
     """
     from include.drills.chaos import report
     from include.drills.chaos import run as the_run
-    from include.drills.chaos.models import Options
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its home ends with it, however it is asked to end
-    chosen = seed if seed is not None else random.SystemRandom().randrange(1_000_000)
-    options = Options(kills=kills, goals=goals, seed=chosen, engine=engine, points=points, load=load, minutes=minutes)
+    seed = asked.pop("seed")
+    options = Options(**asked, seed=random.SystemRandom().randrange(1_000_000) if seed is None else seed)
     outcome = the_run.run(options, lambda line: print(line, file=sys.stderr, flush=True), keep=keep)
     if as_json:
         print(json.dumps(outcome.public(), indent=1))

@@ -13,11 +13,12 @@ import typer
 from include.cli import audit as audit_cli
 from include.cli import bench as bench_cli
 from include.cli import chaos as chaos_cli
-from include.cli import doctor, store
+from include.cli import doctor
 from include.cli import goal as goal_cli
 from include.cli import repo as repo_cli
 from include.database.unit_of_work import transaction
 from include.errors import AirlockError, BadInput
+from include.fleet import service as fleet
 from include.local import checks, control, keys
 from include.settings import load
 
@@ -78,23 +79,23 @@ def status() -> None:
         print(f"Airlock is down ({settings.home}). `./airlock up` starts it.")
         return
     known = control.state(settings.home)
-    shown = Table(title=f"Airlock is {known.get('state', 'starting')} · {settings.home}", title_justify="left")
+    shown = Table(title=f"Airlock is {known.state} · {settings.home}", title_justify="left")
     for column in ("process", "state", "pid", "restarts", "up for", "address"):
         shown.add_column(column, overflow="fold")
-    for name, child in known.get("processes", {}).items():
-        age = f"{time.time() - child['since']:.0f} s" if child["since"] and child["pid"] else ""
-        shown.add_row(name, child["state"], str(child["pid"] or ""), str(child["restarts"]), age, child["address"])
+    for name, process in known.processes.items():
+        age = f"{time.time() - process.since:.0f} s" if process.since and process.pid else ""
+        shown.add_row(name, process.state, str(process.pid or ""), str(process.restarts), age, process.address)
     Console().print(shown)
-    print(f"UI      {settings.api_url}\nlogin   admin / {settings.api_password}\nmodel   {known.get('model', '')}")
+    print(f"UI      {settings.api_url}\nlogin   admin / {settings.api_password}\nmodel   {known.model}")
     _print_nodes()
 
 
 def _print_nodes() -> None:
     try:
         with transaction("cli") as connection:
-            for node in store.nodes(connection):
-                notice = f" ({node['notice']})" if node["notice"] else ""
-                print(f"node    {node['name']}: {node['rung']}, room for {node['capacity']}{'' if node['alive'] else ', silent'}{notice}")
+            for node in fleet.nodes(connection):
+                notice = f" ({node.notice})" if node.notice else ""
+                print(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
     except AirlockError:
         print("node    PostgreSQL does not answer yet")
 

@@ -69,9 +69,9 @@ def submit(
 
 
 def _warn_of_uncommitted(path: Path) -> None:
-    from include.cli.submit import uncommitted
+    from include.repository import as_person
 
-    if count := uncommitted(path):
+    if count := as_person.uncommitted(path):
         print(f"Note: {count} changed files in {path} are not committed, and so not part of the goal.", file=sys.stderr)
 
 
@@ -80,7 +80,7 @@ def _require_broker(settings: Settings, agent: str) -> None:
         known = store.agents(connection)
     if agent not in known:
         raise BadInput("agent", f"{agent!r} is not an agent", f"Known: {', '.join(known)}.")
-    if f"broker-{agent}" not in control.state(settings.home).get("processes", {}):
+    if f"broker-{agent}" not in control.state(settings.home).processes:
         variable = f"ANTHROPIC_API_KEY_{agent.upper().replace('-', '_')}"
         raise BadInput(
             "agent", f"no broker runs for {agent!r}: it has no model key", f"Set {variable}, then `./airlock down` and `./airlock up`."

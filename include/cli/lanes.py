@@ -32,7 +32,7 @@ class Lane:
 
     @property
     def is_pytest(self) -> bool:
-        """Whether it leaves a JUnit report."""
+        """Tell whether it leaves a JUnit report."""
         return self.command[0] == "pytest"
 
 
@@ -108,13 +108,13 @@ def read(folder: Path) -> dict[str, Times]:
 
 
 def _package(classname: str) -> str:
-    """``tests.broker.test_streams`` is of ``tests/broker``, ``tests.test_house`` of ``tests``."""
+    """Name the package of a test's class: ``tests.broker.test_streams`` is of ``tests/broker``, ``tests.test_house`` of ``tests``."""
     parts = classname.split(".")
     return "/".join(parts[:2]) if len(parts) > 2 else "tests"
 
 
 def table(found: dict[str, Times]) -> list[str]:
-    """Where the time went, the dearest package first, as lines."""
+    """Tell where the time went, the dearest package first, as lines."""
     lines = [f"{'package':18} {'tests':>5} {'failed':>6} {'skipped':>7} {'seconds':>7}  longest"]
     for package, times in sorted(found.items(), key=lambda item: -item[1].seconds):
         longest = f"{times.longest_s:.0f} s {times.longest}"[:70]
@@ -123,7 +123,7 @@ def table(found: dict[str, Times]) -> list[str]:
 
 
 def summary(found: dict[str, Times]) -> str:
-    """The closing line: how many passed, failed and were skipped."""
+    """Write the closing line: how many passed, failed and were skipped."""
     failed, skipped = sum(times.failed for times in found.values()), sum(times.skipped for times in found.values())
     return f"{sum(times.tests for times in found.values()) - failed - skipped} passed, {failed} failed, {skipped} skipped"
 
@@ -137,7 +137,7 @@ def slowdown() -> float:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of tests: they make homes of their own; the person's settings and keys are not theirs."""
+    """Make the environment of tests: they make homes of their own; the person's settings and keys are not theirs."""
     kept = ("AIRLOCK_CORPORA", "AIRLOCK_QUIET", "AIRLOCK_PICTURES")
     ours = {
         name: value

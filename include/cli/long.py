@@ -16,11 +16,10 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from include.cli import lanes
 from include.clock import now
 from include.errors import BadInput
+from include.frozen import Frozen
 from include.local.control import Say
 from include.settings import ROOT, load
 
@@ -30,10 +29,8 @@ PAGE = ROOT / "docs" / "measurements" / "long.md"
 STACKS = ("tests/ui/", "tests/e2e/", "tests/flow/")
 
 
-class Done(BaseModel):
+class Done(Frozen):
     """What came of a part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     part: str
     commit: str

@@ -50,9 +50,6 @@ SELECT name, path, listed FROM repositories ORDER BY name;
 -- name: agent_names | all agents
 SELECT name FROM agents ORDER BY name;
 
--- name: node_rows | the nodes and what holds their workers
-SELECT name, rung, notice, capacity, heartbeat_at > clock_timestamp() - interval '30 seconds' AS alive FROM nodes ORDER BY name;
-
 -- name: leftover_rows | what should be gone once nothing is at work
 SELECT (SELECT count(*) FROM leases WHERE ended_at IS NULL AND revoked_at IS NOT NULL)
      + (SELECT count(*) FROM leases l JOIN goal_runs r ON r.id = l.goal_run WHERE l.ended_at IS NULL AND l.revoked_at IS NULL AND r.ended_at IS NOT NULL)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 from include.cli.progress import OFFLINE, money
+from include.repository import as_person
 from include.settings import Settings
 
 _GOAL_FIELDS = (
@@ -22,11 +23,8 @@ def commits(row: dict[str, Any]) -> list[str]:
     """The commits that landed on the base branch, newest first, as ``git log --oneline`` shows them."""
     if not row["landed_commit"] or not row["base_commit"]:
         return []
-    span = f"{row['base_commit']}..{row['landed_commit']}"
-    done = subprocess.run(
-        ["git", "-C", row["repository_path"], "log", "--oneline", "--no-decorate", span], capture_output=True, text=True, check=False
-    )
-    return done.stdout.splitlines() if done.returncode == 0 else [f"{row['landed_commit'][:12]} (not readable in {row['repository_path']})"]
+    found = as_person.commits_between(Path(row["repository_path"]), row["base_commit"], row["landed_commit"])
+    return [f"{row['landed_commit'][:12]} (not readable in {row['repository_path']})"] if found is None else found
 
 
 def address(settings: Settings, row: dict[str, Any]) -> str:

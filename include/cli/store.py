@@ -117,11 +117,6 @@ def agents(connection: Connection) -> list[str]:
     return [row["name"] for row in connection.execute(_SQL.agent_names)]
 
 
-def nodes(connection: Connection) -> list[Row]:
-    """The nodes, and which rung holds their workers."""
-    return connection.execute(_SQL.node_rows).fetchall()
-
-
 def leftovers(connection: Connection) -> Row:
     """Counts of leases and locks that should be gone; with the task runs whose streams may live."""
     row = connection.execute(_SQL.leftover_rows).fetchone()

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import secrets
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from include.errors import BadInput, Conflict, Unavailable
 from include.flow.poke import poke
 from include.goals.models import GoalRequest
 from include.plans.models import Plan
+from include.repository import as_person
 from include.settings import Settings
 
 DAG = "submit_goal"
@@ -66,10 +66,10 @@ def git_root(path: Path) -> Path:
         raise BadInput(
             "repo", f"{str(path)!r} is neither a registered repository nor a folder", "See `./airlock repo list`, or give a path."
         )
-    done = subprocess.run(["git", "-C", str(path), "rev-parse", "--absolute-git-dir"], capture_output=True, text=True, check=False)
-    if done.returncode:
+    git_dir = as_person.git_dir(path)
+    if git_dir is None:
         raise BadInput("repo", f"{path} is not a git repository", f"Make it one: git -C {path} init, add, commit.")
-    if not (path / ".git").exists() and Path(done.stdout.strip()) != path:
+    if not (path / ".git").exists() and git_dir != path:
         raise BadInput("repo", f"{path} lies inside a git repository", "Give the folder that holds .git.")
     return path
 
@@ -78,12 +78,6 @@ def _free_name(connection: Any, path: Path) -> str:
     base = re.sub(r"[^a-z0-9._-]+", "-", path.name.lower()).strip("-._")[:56] or "repository"
     taken = {row["name"] for row in store.repositories(connection)}
     return next(name for name in (base, *(f"{base}-{n}" for n in range(2, 10_000))) if name not in taken)
-
-
-def uncommitted(path: Path) -> int:
-    """How many files of a work tree differ from its last commit (0 for a bare repository)."""
-    done = subprocess.run(["git", "-C", str(path), "status", "--porcelain"], capture_output=True, text=True, check=False)
-    return len(done.stdout.splitlines()) if done.returncode == 0 else 0
 
 
 def repository_path(name: str) -> Path:

@@ -53,7 +53,7 @@ def run(arguments: list[str], say: Say) -> int:
 
 
 def _checks() -> list[Lane]:
-    """What looks at the code without running it."""
+    """List what looks at the code without running it."""
     environment = lanes.environment()
     return [
         Lane("ruff", ("ruff", "check", "."), environment),

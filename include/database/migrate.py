@@ -1,14 +1,14 @@
-"""Bring Airlock's database to the newest version: roles, tables (Alembic), and the transitions table from the code's own."""
+"""Bring Airlock's database to the newest version: roles, tables (Alembic), and the table of transitions that the caller hands in."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
 from include.settings import Settings
-from include.tasks.rules import TRANSITIONS
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ROLES = ("owner", "airflow", "broker", "warden", "gatekeeper", "cli")
@@ -63,10 +63,15 @@ def _version(settings: Settings) -> str | None:
     return row[0] if row else None
 
 
-def migrate(settings: Settings) -> None:
-    """Run the migrations that are due, and write the table of allowed transitions from ``include.tasks.rules``."""
+def migrate(settings: Settings, transitions: Collection[tuple[str, str, str]]) -> None:
+    """Run the migrations that are due, and replace the table of allowed transitions.
+
+    Args:
+        settings: name the database.
+        transitions: machine, state before ('' for a beginning) and state after; the code's are ``include.tasks.rules.TRANSITIONS``.
+    """
     if _version(settings) != newest():
         upgrade(settings)
     with psycopg.connect(settings.dsn("owner")) as owner, owner.cursor() as cursor:
         cursor.execute("DELETE FROM transitions")
-        cursor.executemany("INSERT INTO transitions VALUES (%s, %s, %s)", TRANSITIONS)
+        cursor.executemany("INSERT INTO transitions VALUES (%s, %s, %s)", transitions)

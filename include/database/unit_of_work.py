@@ -38,7 +38,7 @@ def _translate(error: psycopg.Error) -> Exception:
 
 
 def persist(work: Callable[[], _Result], seconds: float) -> _Result:
-    """Do it again while PostgreSQL or Airflow does not answer, or broke a tie: for what nobody does again by itself.
+    """Repeat work while PostgreSQL or Airflow is out, or broke a deadlock: for actions that no caller retries, such as a person's cancel.
 
     Args:
         work: opens its transactions itself; done twice it must change nothing more.

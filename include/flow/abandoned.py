@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import BaseModel
+
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.flow.api import ask_airflow
 from include.goals import intake, report
 from include.goals import service as goals
-from include.settings import settings
+from include.goals.models import UnfinishedRun
 from include.tasks.models import GoalRunState
 
 OLD_MINUTES = 5
@@ -21,6 +23,19 @@ OLD_MINUTES = 5
 _LIVES = ("queued", "running")
 _SUBMISSION = (GoalRunState.SUBMITTED, GoalRunState.PLANNING, GoalRunState.AWAITING_APPROVAL)
 _WORDS = "its run in Airflow was deleted, or ended without its report"
+
+
+class _Run(BaseModel):
+    """What Airflow tells of a DAG run, as far as it is used here."""
+
+    dag_run_id: str
+    conf: dict[str, Any] | None
+
+
+class _Submissions(BaseModel):
+    """Airflow's answer to a question for DAG runs."""
+
+    dag_runs: list[_Run]
 
 
 def end_abandoned(minutes: int = OLD_MINUTES) -> list[str]:
@@ -33,20 +48,20 @@ def end_abandoned(minutes: int = OLD_MINUTES) -> list[str]:
         Unavailable: Airflow does not answer; without its word nothing is ended.
     """
     with transaction("airflow") as connection:
-        rows = goals.unfinished(connection, minutes)
-    submissions = _live_submissions() if any(row["state"] in _SUBMISSION for row in rows) else set()
-    alone = [row for row in rows if not _carried(row, submissions)]
-    for row in alone:
-        _end(row)
-    return [row["id"] for row in alone]
+        runs = goals.unfinished(connection, minutes)
+    submissions = _live_submissions() if any(run.state in _SUBMISSION for run in runs) else set()
+    alone = [run for run in runs if not _carried(run, submissions)]
+    for run in alone:
+        _end(run)
+    return [run.id for run in alone]
 
 
-def _carried(row: dict[str, Any], submissions: set[str]) -> bool:
-    if row["state"] in _SUBMISSION and row["key"] in submissions:
+def _carried(run: UnfinishedRun, submissions: set[str]) -> bool:
+    if run.state in _SUBMISSION and run.key in submissions:
         return True
-    answer = ask_airflow("GET", f"/dags/{quote(row['dag_id'])}/dagRuns/{quote(row['run_id'], safe='')}")
+    answer = ask_airflow("GET", f"/dags/{quote(run.dag_id)}/dagRuns/{quote(run.run_id, safe='')}")
     if answer.status_code not in (200, 404):
-        raise Unavailable(f"Airflow answers {answer.status_code} to a look at the run {row['run_id']}.")
+        raise Unavailable(f"Airflow answers {answer.status_code} to a look at the run {run.run_id}.")
     return answer.status_code == 200 and answer.json()["state"] in _LIVES
 
 
@@ -55,12 +70,12 @@ def _live_submissions() -> set[str]:
     answer = ask_airflow("GET", "/dags/submit_goal/dagRuns", state=list(_LIVES), limit=100)
     if answer.status_code != 200:
         raise Unavailable(f"Airflow answers {answer.status_code} to a look at the submissions.")
-    return {(run.get("conf") or {}).get("key") or run["dag_run_id"] for run in answer.json()["dag_runs"]}
+    return {(run.conf or {}).get("key") or run.dag_run_id for run in _Submissions.model_validate(answer.json()).dag_runs}
 
 
-def _end(row: dict[str, Any]) -> None:
+def _end(run: UnfinishedRun) -> None:
     with transaction("airflow") as connection:
-        if row["state"] in _SUBMISSION:
-            intake.settle(connection, row["dag_id"], row["run_id"])
+        if run.state in _SUBMISSION:
+            intake.settle(connection, run.dag_id, run.run_id)
         else:
-            report.close(connection, settings(), row["dag_id"], row["run_id"], _WORDS)
+            report.close(connection, run.dag_id, run.run_id, _WORDS)

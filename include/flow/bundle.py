@@ -10,19 +10,35 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
 from airflow.sdk import get_parsing_context
 
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection, transaction
+from include.frozen import Frozen
+from include.goals.models import GoalCard
 
 SQL = load(__file__)
 LAST = 2**63 - 1
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")  # it becomes a path
+
+
+class ActivePlan(Frozen):
+    """The newest plan of a goal that is not archived."""
+
+    dag_id: str
+    seq: int
+
+
+class PlannedGoal(GoalCard):
+    """A goal with the plan that its DAG is made from."""
+
+    revision: int
+    document: str
 
 
 class PlanBundle(BaseDagBundle):
@@ -60,10 +76,10 @@ class PlanBundle(BaseDagBundle):
             return
         with transaction("airflow") as connection:
             connection.execute(SQL.one_view)  # else a stub could be parsed under a version that does not hold its plan
-            version = self._fetch(connection, SQL.version, {})[0]["version"]
+            version = str(rows.scalar(connection, SQL.version))
             if version == self._current:
                 return
-            newest = {row["dag_id"]: row["seq"] for row in self._fetch(connection, SQL.active_plans, {})}
+            newest = {row.dag_id: row.seq for row in rows.every(connection, ActivePlan, SQL.active_plans)}
             changed = [dag_id for dag_id, seq in newest.items() if self._written.get(dag_id) != seq]
             for dag_id in changed:
                 self._write(connection, dag_id, LAST)
@@ -73,43 +89,39 @@ class PlanBundle(BaseDagBundle):
         self._current, self._written = version, newest
 
     def _pin(self) -> None:
-        """Write the stub of the goal that this process runs a step of. Without one (a DAG callback) of all: there are no DAG callbacks."""
+        """Write the stub of the DAG that Airflow's parsing context names; if it names none, write all stubs."""
         seq = int(str(self.version).partition(".")[0])
         dag_id = get_parsing_context().dag_id
         with transaction("airflow") as connection:
-            wanted = [dag_id] if dag_id else [row["dag_id"] for row in self._fetch(connection, SQL.active_plans, {})]
+            wanted = [dag_id] if dag_id else [row.dag_id for row in rows.every(connection, ActivePlan, SQL.active_plans)]
             for each in wanted:
                 self._write(connection, each, seq)
 
     def _write(self, connection: Connection, dag_id: str, seq: int) -> None:
-        rows = self._fetch(connection, SQL.plan_of, {"dag_id": dag_id, "seq": seq})
-        if not rows or not _FILE_NAME.fullmatch(dag_id):
+        planned = rows.maybe(connection, PlannedGoal, SQL.plan_of, dag_id=dag_id, seq=seq)
+        if planned is None or not _FILE_NAME.fullmatch(dag_id):
             return
         target = self.path / f"{dag_id}.py"
-        text = stub(rows[0], self.builder)
+        text = stub(planned, self.builder)
         if target.exists() and target.read_text() == text:
             return
         draft = target.with_suffix(f".{os.getpid()}")
         draft.write_text(text)
         draft.rename(target)
 
-    @staticmethod
-    def _fetch(connection: Connection, sql: str, values: Mapping[str, object]) -> list[dict[str, Any]]:
-        return connection.execute(sql, values).fetchall()
 
-
-def stub(row: Mapping[str, Any], builder: str) -> str:
-    """The Python file of a goal's DAG.
+def stub(planned: PlannedGoal, builder: str) -> str:
+    """Write the Python file of a goal's DAG.
 
     All text of goal and plan stands in one string literal of ASCII characters, JSON within JSON, so nothing in it can end the literal.
 
     Args:
-        row: a row of the query ``plan_of``.
+        planned: the goal and its plan.
         builder: module that holds ``build``.
     """
-    goal = {name: value for name, value in row.items() if name not in ("document", "seq", "revision")}
-    document = json.dumps({"goal": goal, "revision": row["revision"], "plan": row["document"]}, ensure_ascii=True)
+    goal = planned.model_dump(exclude={"document", "revision"})
+    document = json.dumps({"goal": goal, "revision": planned.revision, "plan": planned.document}, ensure_ascii=True)
     return (
-        f"# The Airflow DAG of one goal, revision {int(row['revision'])} of its plan. The plan is data; the graph is made from it.\n"
+        f"# The Airflow DAG of one goal, revision {planned.revision} of its plan. The plan is data; the graph is made from it.\n"
         f"from {builder} import build\n\ndag = build({json.dumps(document, ensure_ascii=True)})\n"
     )

@@ -23,12 +23,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include import faults
-from include.database.queries import load
 from include.database.unit_of_work import transaction
 from include.flow.poke import poke
+from include.tasks import reworks
 from include.tasks.models import STEPS
+from include.tasks.reworks import LockedRework
 
-SQL = load(__file__)
 ALIVE = (TaskInstanceState.RUNNING, TaskInstanceState.DEFERRED)
 
 Outcome = Literal["cleared", "done before", "asker is gone", "stale epoch", "not now"]
@@ -80,26 +80,26 @@ def rework(dag_id: str, ask: Ask) -> dict[str, Any]:
 def carry_out(dag_id: str, ask: Ask) -> Answer:
     """As ``rework``: our transaction around Airflow's."""
     with transaction("airflow") as connection:
-        record = connection.execute(SQL.rework, {"id": ask.rework}).fetchone()
-        if not record or (record["dag_id"], record["run_id"]) != (dag_id, ask.run_id):
+        record = reworks.lock_rework(connection, ask.rework)
+        if not record or (record.dag_id, record.run_id) != (dag_id, ask.run_id):
             raise HTTPException(404, f"Run {ask.run_id} of {dag_id} has no decision {ask.rework} to work again.")
-        if record["ti_id"] != str(ask.ti_id):
+        if record.ti_id != str(ask.ti_id):
             raise HTTPException(403, f"Decision {ask.rework} was made by another task instance.")
-        if record["cleared_at"]:
+        if record.cleared_at:
             return Answer(0, "done before")
-        if record["epoch"] != record["epoch_now"]:
+        if record.epoch != record.epoch_now:
             return Answer(0, "stale epoch")
         faults.point("door.clear.before")
         with create_session(scoped=False) as session:
             answer = clear(session, dag_id, ask, record)
         faults.point("door.clear.after")
         if answer.outcome in ("cleared", "asker is gone"):
-            connection.execute(SQL.mark_cleared, {"id": ask.rework})
+            reworks.mark_cleared(connection, record)
             poke()  # what was cleared can be scheduled now
         return answer
 
 
-def clear(session: Session, dag_id: str, ask: Ask, record: dict[str, Any]) -> Answer:
+def clear(session: Session, dag_id: str, ask: Ask, record: LockedRework) -> Answer:
     """Clear within Airflow's transaction, which the caller commits.
 
     Args:
@@ -111,7 +111,7 @@ def clear(session: Session, dag_id: str, ask: Ask, record: dict[str, Any]) -> An
     run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == ask.run_id).with_for_update())
     if run is None:
         return Answer(0, "asker is gone")
-    group = {f"{record['key']}.{step}": step for step in STEPS}
+    group = {f"{record.key}.{step}": step for step in STEPS}
     everyone = session.scalars(
         select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == ask.run_id, TaskInstance.task_id.in_(group))
     ).all()
@@ -121,6 +121,6 @@ def clear(session: Session, dag_id: str, ask: Ask, record: dict[str, Any]) -> An
     if run.state != DagRunState.RUNNING or asker.state not in ALIVE:
         return Answer(0, "not now")
     # A step without a state has not run: clearing it would write a try that never was into its history.
-    wanted = [each for each in everyone if group[each.task_id] in record["steps"] and each.state is not None]
+    wanted = [each for each in everyone if group[each.task_id] in record.steps and each.state is not None]
     clear_task_instances(wanted, session, DagRunState.QUEUED)
     return Answer(len(wanted), "cleared")

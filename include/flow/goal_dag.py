@@ -7,14 +7,14 @@ neither.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from itertools import pairwise
-from typing import Any
 
 from airflow.sdk import DAG, TaskGroup
 from airflow.sdk.bases.operator import BaseOperator
 
+from include.frozen import Frozen
+from include.goals.models import GoalCard
 from include.plans.models import Plan, Task
 from include.tasks.models import STEPS
 
@@ -29,6 +29,14 @@ _STEPS = (
     "At the end, land moves the base branch, report sums up, and outcome is green only if the goal landed."
 )
 _MARKUP = re.compile(r"[^\w\s,;:'\"/=?@%^]|_")
+
+
+class Stub(Frozen):
+    """What a stub of the plan bundle holds of a goal: the goal, and the JSON of one revision of its plan."""
+
+    goal: GoalCard
+    revision: int
+    plan: str
 
 
 def load_steps() -> Steps:
@@ -48,15 +56,15 @@ def build(document: str, steps: Steps | None = None) -> DAG:
         pydantic.ValidationError: the plan is not one.
         KeyError: a task depends on one that is not in the plan.
     """
-    data = json.loads(document)
-    goal, plan = data["goal"], Plan.model_validate_json(data["plan"])
+    stub = Stub.model_validate_json(document)
+    goal, plan = stub.goal, Plan.model_validate_json(stub.plan)
     classes = steps or load_steps()
     with DAG(
-        goal["dag_id"],
+        goal.dag_id,
         dag_display_name=_goal_name(goal),
-        doc_md=describe(goal, data["revision"], plan),
-        default_args={"owner": _name(goal["agent"], "airlock")},
-        tags=["goal", f"agent:{goal['agent']}", f"repository:{goal['repository']}"],
+        doc_md=describe(goal, stub.revision, plan),
+        default_args={"owner": _name(goal.agent, "airlock")},
+        tags=["goal", f"agent:{goal.agent}", f"repository:{goal.repository}"],
         schedule=None,
         catchup=False,
         is_paused_upon_creation=False,
@@ -88,21 +96,21 @@ def _end(merges: list[BaseOperator], classes: Steps) -> None:
     outcome.as_teardown(on_failure_fail_dagrun=True)
 
 
-def describe(goal: dict[str, Any], revision: int, plan: Plan) -> str:
+def describe(goal: GoalCard, revision: int, plan: Plan) -> str:
     """The DAG's documentation in markdown, with every text of goal and plan made inert.
 
     It ends with a line break: a text that ends with ``.md`` Airflow would take for a file to open.
     """
-    lines = ["### Goal", *_quote(goal["text"]), _terms(goal), "", f"### Plan, revision {int(revision)}", *_quote(plan.summary)]
+    lines = ["### Goal", *_quote(goal.text), _terms(goal), "", f"### Plan, revision {revision}", *_quote(plan.summary)]
     lines += [f"* **{_inert(task.key)}**: {_inert(task.title)}{_details(task)}" for task in plan.tasks]
     return "\n".join([*lines, "", "### Steps", _STEPS, ""])
 
 
-def _terms(goal: dict[str, Any]) -> str:
-    said = [f"Repository {_inert(goal['repository'])}, branch {_inert(goal['base_branch'])}, agent {_inert(goal['agent'])}."]
-    if "budget_micro" in goal:
-        said += [f"At most ${int(goal['budget_micro']) / 1e6:.2f} and {int(goal['deadline_s']) / 60:.0f} minutes."]
-        said += ["Each task lands when it is done." if goal["landing"] == "per_task" else "The finished goal lands as one merge."]
+def _terms(goal: GoalCard) -> str:
+    said = [f"Repository {_inert(goal.repository)}, branch {_inert(goal.base_branch)}, agent {_inert(goal.agent)}."]
+    if goal.budget_micro is not None and goal.deadline_s is not None:
+        said += [f"At most ${goal.budget_micro / 1e6:.2f} and {goal.deadline_s / 60:.0f} minutes."]
+        said += ["Each task lands when it is done." if goal.landing == "per_task" else "The finished goal lands as one merge."]
     return " ".join(said)
 
 
@@ -121,10 +129,10 @@ def _inert(text: str) -> str:
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", _clean(text))
 
 
-def _goal_name(goal: dict[str, Any]) -> str:
+def _goal_name(goal: GoalCard) -> str:
     """The title, cut so that the repository behind it can be read."""
-    where = f" · {_name(goal['repository'], 'repository', _REPOSITORY)}"
-    return _name(goal["title"], goal["dag_id"], _TITLE - len(where)) + where
+    where = f" · {_name(goal.repository, 'repository', _REPOSITORY)}"
+    return _name(goal.title, goal.dag_id, _TITLE - len(where)) + where
 
 
 def _name(text: str, default: str, most: int = _TITLE) -> str:

@@ -1,4 +1,4 @@
-"""A person marked a step: heard in Airflow's API server, in the moment of the mark, also while no process works for the step.
+"""Runs in Airflow's API server when a person marks a step: ends the attempt at once, also while no process works for the step.
 
 A step that waits to be run, or whose trigger is not there yet (for a second or two, or until a triggerer is up again), has nobody to whom
 Airflow could say "stop" (`taken.py`). Without this its sandbox would live on for a minute, or until its work is done.
@@ -14,13 +14,9 @@ from include.database.unit_of_work import persist, transaction
 from include.errors import AirlockError, NotFound
 from include.flow.taken import what_became
 from include.goals import service as goals
+from include.tasks import people
 from include.tasks import service as tasks
-from include.tasks.models import LIVE, TaskRunState
 
-ENDS = {
-    "start": LIVE, "lease": LIVE, "verify": frozenset({TaskRunState.VERIFYING}), "merge": frozenset({TaskRunState.MERGE_QUEUE}),
-}  # fmt: skip
-"""In which states of its task run the mark of a step ends the attempt: those in which this step is at work. No other mark undoes any."""
 PATIENCE_S = 5.0
 _AGAIN_S = 0.1
 log = logging.getLogger("airlock.marks")
@@ -38,7 +34,7 @@ class Marked(NamedTuple):
 def end_soon(ti: Marked) -> None:
     """End the attempt as soon as the mark is committed; if that never happens, or the step is another one, do nothing."""
     key, _, step = ti.task_id.rpartition(".")
-    if not key or step not in ENDS:
+    if not key or step not in people.ACTIVE:
         return
     end = time.monotonic() + PATIENCE_S
     try:
@@ -57,14 +53,10 @@ def end_soon(ti: Marked) -> None:
 
 def _epoch(ti: Marked, key: str) -> int:
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-        return int(tasks.lock(connection, run["id"], key)["epoch"])
+        return tasks.lock(connection, goals.ensure(connection, ti.dag_id, ti.run_id).id, key).epoch
 
 
 def _end(ti: Marked, key: str, step: str, epoch: int) -> bool:
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-        row = tasks.lock(connection, run["id"], key)
-        if row["epoch"] != epoch or row["state"] not in ENDS[step]:
-            return False
-        return tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")
+        task = tasks.lock(connection, goals.ensure(connection, ti.dag_id, ti.run_id).id, key)
+        return people.end_marked_at_rest(connection, task, step, epoch)

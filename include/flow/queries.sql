@@ -1,7 +1,3 @@
--- name: evidence | the sandbox of a verification has ended; whoever asks is watching it
-WITH watched AS (UPDATE leases SET watched_at = clock_timestamp() WHERE id = %(subject)s::uuid AND ended_at IS NULL)
-SELECT EXISTS (SELECT FROM evidence WHERE lease = %(subject)s::uuid)
-
 -- name: unwatched | no lease step watches this attempt any more
 SELECT revoked_at IS NOT NULL OR ended_at IS NOT NULL OR watched_at < clock_timestamp() - interval '3 seconds' FROM leases WHERE id = %(subject)s::uuid
 
@@ -10,10 +6,6 @@ SELECT green IS NOT NULL FROM verdicts WHERE id = %(subject)s::uuid
 
 -- name: answered | the broker has answered a model request
 SELECT state <> 'requested' FROM model_requests WHERE address = %(subject)s
-
--- name: room | a node has room for one more worker
-SELECT %(subject)s::text IS NOT NULL AND EXISTS (SELECT FROM nodes n WHERE n.heartbeat_at > clock_timestamp() - interval '30 seconds'
-  AND (SELECT count(*) FROM leases l WHERE l.node = n.name AND l.kind = 'work' AND l.ended_at IS NULL) < n.capacity)
 
 -- name: due | PostgreSQL's clock lets the next attempt of a task run in (or a person has moved it)
 SELECT state <> 'PENDING_RETRY' OR due_at IS NULL OR due_at <= clock_timestamp() FROM task_runs WHERE id = %(subject)s
@@ -42,26 +34,17 @@ WHERE g.archived_at IS NULL
 ORDER BY g.dag_id, p.seq DESC
 
 -- name: plan_of | the newest plan of one goal as of a number, with what its DAG shows
-SELECT p.seq, p.revision, p.document, g.id::text AS goal_id, g.dag_id, g.title, g.text, g.repository, g.base_branch, g.agent, g.landing,
+SELECT p.revision, p.document, g.id::text AS goal_id, g.dag_id, g.title, g.text, g.repository, g.base_branch, g.agent, g.landing,
        g.budget_micro, g.deadline_s
 FROM plans p JOIN goals g ON g.id = p.goal
 WHERE g.dag_id = %(dag_id)s AND p.seq <= %(seq)s
 ORDER BY p.seq DESC LIMIT 1
 
--- name: rework | what a step decided, locked, with the epoch that its task run is at now, held still until the clear is committed
-SELECT r.id, r.ti_id, r.steps, r.epoch, r.cleared_at, t.epoch AS epoch_now, t.key, g.dag_id, g.run_id
-FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run
-WHERE r.id = %(id)s
-FOR NO KEY UPDATE OF r FOR SHARE OF t
-
--- name: mark_cleared
-UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL
-
 -- name: now | by the one clock
 SELECT clock_timestamp() AS now
 
 -- name: changed | watched task runs at which something is not as it was when their trigger was called last: all that a look judges by
-SELECT w.number, f.print
+SELECT w.number::int AS number, f.print
 FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[], %(prints)s::text[])
   WITH ORDINALITY AS w(dag_id, run_id, key, ti_id, print, number)
 LEFT JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id
@@ -75,12 +58,3 @@ CROSS JOIN LATERAL (SELECT ROW(t.state, t.epoch, a.state, a.failure, a.finished_
   (SELECT max(m.id) FROM task_events m WHERE m.machine = 'attempt' AND m.subject = t.id || '/' || t.epoch::text AND m.kind = 'milestone')
   )::text AS print OFFSET 0) AS f
 WHERE f.print IS DISTINCT FROM w.print
-
--- name: stamp | the leases whose trigger lives here are watched; one that somebody holds just now is stamped the next time
-WITH mine AS (
-  SELECT l.id FROM unnest(%(dag_ids)s::text[], %(run_ids)s::text[], %(keys)s::text[], %(ti_ids)s::text[]) AS w(dag_id, run_id, key, ti_id)
-  JOIN goal_runs r ON r.dag_id = w.dag_id AND r.run_id = w.run_id
-  JOIN task_runs t ON t.goal_run = r.id AND t.key = w.key
-  JOIN leases l ON l.task_run = t.id AND l.epoch = t.epoch AND l.kind = 'work' AND l.ti_id = w.ti_id AND l.ended_at IS NULL
-  ORDER BY l.id FOR NO KEY UPDATE OF l SKIP LOCKED)
-UPDATE leases SET watched_at = clock_timestamp() FROM mine WHERE leases.id = mine.id

@@ -1,4 +1,6 @@
-"""A live step is taken from its process: Airflow says only "stop". What a person ended is ended in our tables; what goes on is left alone.
+"""Runs when Airflow stops a live step, and says only "stop". If a person marked, cleared or deleted it, the attempt is ended in our tables.
+
+If the step only moved to another process or is tried again by Airflow, nothing is changed.
 
 Marked (or its run marked, or deleted): the attempt is over, its sandboxes are revoked, the task is CANCELLED, whatever the colour of the
 mark. Cleared: the step runs again and finds what is stored; cleared with its admit, a new attempt is on its way, and what lives of this one
@@ -12,11 +14,13 @@ import os
 from typing import Any, Literal, NoReturn
 from urllib.parse import quote
 
-from include.database.unit_of_work import Connection, persist, transaction
+from pydantic import BaseModel
+
+from include.database.unit_of_work import persist, transaction
 from include.errors import AirlockError, Unavailable
 from include.flow.api import ask_airflow
 from include.goals import service as goals
-from include.leases import service as leases
+from include.tasks import people
 from include.tasks import service as tasks
 
 ASK_S = 2.0
@@ -26,12 +30,20 @@ EXIT = 143  # as by SIGTERM
 _GOES_ON = ("running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule", "awaiting_input", None)
 
 
+class _Instance(BaseModel):
+    """What Airflow tells of a task instance, as far as it is used here."""
+
+    id: str
+    state: str | None
+    max_tries: int
+
+
 class Stopped(BaseException):
     """Airflow asks this process to stop. No error: nothing on the way may take it for one and go on."""
 
 
 def stop() -> NoReturn:
-    """For a step's ``on_kill``, which runs inside a signal handler: leave whatever is being done, its transaction is rolled back.
+    """Leave whatever a step is doing, for its ``on_kill``, which runs inside a signal handler; its transaction is rolled back.
 
     Raises:
         Stopped: always.
@@ -40,7 +52,7 @@ def stop() -> NoReturn:
 
 
 def leave(ti: Any, log: Any, epoch: int | None) -> NoReturn:
-    """The end of a stopped step's process, without a report to Airflow, which has decided already."""
+    """End a stopped step's process, without a report to Airflow, which has decided already."""
     settle(ti, log, epoch)
     os._exit(EXIT)
 
@@ -70,27 +82,14 @@ def _settle(ti: Any, key: str, step: str, epoch: int | None) -> bool:
         return False
     tries = _tries_of_admit(ti, key) if became == "done again" else 0
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-        row = tasks.lock(connection, run["id"], key)
-        if epoch is not None and row["epoch"] != epoch:
-            return False
+        task = tasks.lock(connection, goals.ensure(connection, ti.dag_id, ti.run_id).id, key)
         if became == "ended":
-            tasks.cancel_by_mark(connection, row, f"its step {step} was marked in Airflow, or its run was")
-        elif epoch is None or not _was_cleared(connection, row, tries):
-            return False
-        else:
-            leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow")
-    return True
-
-
-def _was_cleared(connection: Connection, row: dict[str, Any], tries: int) -> bool:
-    """Certainly, and by a person: Airflow did not just try admit again, and no step gave the attempt up, so that the door cleared it."""
-    by_a_step = tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
-    return not by_a_step and tasks.cleared_since(connection, row["id"], row["epoch"], tries) is True
+            return people.end_marked(connection, task, step, epoch)
+        return people.end_cleared(connection, task, epoch, tries)
 
 
 def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", "goes on"]:
-    """What became of a step, by Airflow's own tables. A clear gives a step a new id; so does each of Airflow's own tries.
+    """Ask Airflow what became of a step. A clear gives a step a new id; so does each of Airflow's own tries.
 
     Raises:
         Unavailable: Airflow does not answer.
@@ -98,21 +97,20 @@ def what_became(ti: Any, key: str, step: str) -> Literal["ended", "done again", 
     now = _look(ti, ti.task_id)
     if now is None:
         return "ended"
-    if now["id"] == str(ti.id):
-        return "goes on" if now["state"] in _GOES_ON else "ended"
+    if now.id == str(ti.id):
+        return "goes on" if now.state in _GOES_ON else "ended"
     admit = _look(ti, f"{key}.admit") if step != "admit" else None
-    return "done again" if admit is not None and admit["state"] in _GOES_ON else "goes on"
+    return "done again" if admit is not None and admit.state in _GOES_ON else "goes on"
 
 
 def _tries_of_admit(ti: Any, key: str) -> int:
     admit = _look(ti, f"{key}.admit")
-    return int(admit["max_tries"]) if admit is not None else 0
+    return admit.max_tries if admit is not None else 0
 
 
-def _look(ti: Any, task_id: str) -> dict[str, Any] | None:
+def _look(ti: Any, task_id: str) -> _Instance | None:
     path = f"/dags/{quote(ti.dag_id)}/dagRuns/{quote(ti.run_id, safe='')}/taskInstances/{quote(task_id)}"
     answer = ask_airflow("GET", path, ASK_S)
     if answer.status_code not in (200, 404):
         raise Unavailable(f"Airflow answers {answer.status_code} to a look at {task_id}.")
-    found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
-    return found
+    return _Instance.model_validate(answer.json()) if answer.status_code == 200 else None

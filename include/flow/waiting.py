@@ -9,26 +9,34 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from include.database import rows
 from include.database.queries import load
-from include.database.unit_of_work import kept_connections, listening, pooled_transaction
+from include.database.unit_of_work import Connection, kept_connections, listening, pooled_transaction
 from include.errors import Unavailable
+from include.fleet import service as fleet
 from include.flow.taken import settle
+from include.leases import service as leases
 
 _SQL = load(__file__)
 PATIENCE_S = 12.0
 """A deferral costs 3 to 4 s, so what is usually shorter than that is waited for in the step."""
 LOOK_AGAIN_S = 0.5
 """Between two looks, should nobody tell; much less than the minute after which a verification counts as unwatched."""
-_TOLD_ON = {"evidence": "evidence", "judged": "judged", "answered": "model_request", "run_ended": "airlock_state"}
+ROOM = "room"
+"""Asked of the fleet, which alone knows: does a node have a place for one more worker?"""
+EVIDENCE = "evidence"
+"""Asked of the leases, as the answer also says that somebody still waits: has the sandbox of this lease to verify ended?"""
+_TOLD_ON = {EVIDENCE: "evidence", "judged": "judged", "answered": "model_request", "run_ended": "airlock_state"}
 """The channel on which PostgreSQL tells that a query's answer may have changed; the others are only looked at."""
 
 
 class NotYet(NamedTuple):
-    """What is waited for: a query of this folder's queries.sql, its subject, and the words for the log."""
+    """What is waited for: a query of this folder's queries.sql (or ``ROOM``, ``EVIDENCE``), its subject, and the words for the log."""
 
     query: str
     subject: str
@@ -79,9 +87,12 @@ def _ready_by(end: float, what: NotYet) -> bool:
         return True
 
 
-def _ask(connection: Any, query: str, subject: str) -> bool:
-    row = connection.execute(getattr(_SQL, query), {"subject": subject}).fetchone()
-    return bool(row and next(iter(row.values())))
+def _ask(connection: Connection, query: str, subject: str) -> bool:
+    if query == ROOM:
+        return fleet.has_room(connection)
+    if query == EVIDENCE:
+        return leases.watch_evidence(connection, UUID(subject))
+    return bool(rows.scalar(connection, getattr(_SQL, query), subject=subject))
 
 
 class WaitTrigger(BaseTrigger):

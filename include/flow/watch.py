@@ -14,14 +14,16 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.rows import dict_row
 
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection
+from include.leases import stamps
 from include.leases.service import WARDEN_PATIENCE_S
 from include.settings import Settings, settings
 
@@ -38,6 +40,13 @@ CHANNELS: Final = ("airlock_state", "leases", "evidence")
 _SQL = load(__file__)
 _Result = TypeVar("_Result")
 log = logging.getLogger("airlock.watch")
+
+
+class _Changed(NamedTuple):
+    """One watched task run at which something is not as it was: its place among those asked about, and what is there now."""
+
+    number: int
+    print: str
 
 
 class Watched:
@@ -91,9 +100,9 @@ class Watch:
 
     @property
     def calm_s(self) -> float:
-        """The calm after a start of PostgreSQL; within one after an outage that we saw (its recovery may take long): for ever."""
+        """Seconds after PostgreSQL starts during which no lease expires; unlimited while we still recover from an outage that we saw."""
         calm = asyncio.get_running_loop().time() < self._calm_until
-        return FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
+        return FOR_EVER_S if calm else self._settings.calm_s
 
     @contextlib.contextmanager
     def of(self, dag_id: str, run_id: str, key: str, ti_id: str) -> Any:
@@ -111,13 +120,11 @@ class Watch:
                 self._running = None  # it is not done yet; whoever comes before it is must not take it for one that watches
 
     async def left_at(self) -> datetime:
-        """PostgreSQL's time now, when no stamp of ours for a task run that has left is under way any more."""
+        """Wait until our pending stamps are written, then return PostgreSQL's time."""
         async with self._busy:
             pass
         async with await self._connect() as connection:
-            row = await (await connection.execute(_SQL.now)).fetchone()
-            assert row is not None
-            now: datetime = row["now"]
+            now: datetime = await rows.ascalar(connection, _SQL.now)
             return now
 
     async def _run(self) -> None:
@@ -131,7 +138,7 @@ class Watch:
                         await self._tick(connection)
             except (psycopg.Error, OSError) as error:
                 log.warning("PostgreSQL does not answer (%s). Still watching %d.", str(error).strip().partition("\n")[0], len(self._all))
-                self._calm_until = asyncio.get_running_loop().time() + self._settings.heartbeat_timeout_s
+                self._calm_until = asyncio.get_running_loop().time() + self._settings.calm_s
             except Exception:
                 log.exception("The watch stumbled; it goes on.")
             await asyncio.sleep(AGAIN_S)
@@ -146,14 +153,14 @@ class Watch:
         async with self._busy:
             everyone = list(self._all)
             if now - self._stamped_at >= STAMP_S - TICK_S / 2:
-                await connection.execute(_SQL.stamp, _columns(everyone))
+                await stamps.stamp(connection, _columns(everyone))
                 self._stamped_at = now
             prints = [watched.print for watched in everyone]
-            terms = {"calm": self.calm_s, "silence": self._settings.heartbeat_timeout_s, "patience": WARDEN_PATIENCE_S}
+            terms = {"calm": self.calm_s, "silence": self._settings.silence_s, "patience": WARDEN_PATIENCE_S}
             values = {**_columns(everyone), **terms, "prints": prints}
-            rows = await (await connection.execute(_SQL.changed, values)).fetchall()
-        for row in rows:
-            everyone[row["number"] - 1].call(row["print"])
+            changed = await rows.aevery(connection, _Changed, _SQL.changed, **values)
+        for each in changed:
+            everyone[each.number - 1].call(each.print)
         self.ticks += 1
         await asyncio.sleep(CALM_DOWN_S)
         async for _ in connection.notifies(timeout=TICK_S - CALM_DOWN_S, stop_after=1):

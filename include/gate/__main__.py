@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from include import faults
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.gate.gatekeeper import Gatekeeper, Question
@@ -27,17 +28,15 @@ LOOK_AGAIN_S = 5.0
 
 def judge_open(connection: Connection, gatekeeper: Gatekeeper) -> int:
     """Judge what is not judged yet; returns how many there were. The connection is in autocommit: each answer is one statement."""
-    rows = connection.execute(_SQL.open_verdicts).fetchall()
-    if not rows:
-        return 0
-    for answer in gatekeeper.judge([Question(str(row["id"]), row["suite"], row["facts"]) for row in rows]):
+    asked = rows.every(connection, Question, _SQL.open_verdicts)
+    for answer in gatekeeper.judge(asked):
         findings = Jsonb([finding.model_dump() for finding in answer.findings])
         values = {"id": answer.id, "green": answer.green, "findings": findings, "suite_sha256": answer.suite_sha256}
         faults.point("gate.verdict.before-commit")
         connection.execute(_SQL.judge, values)
         faults.point("gate.verdict.after-commit")
         _LOG.info("%s: %s", answer.id, "green" if answer.green else "red: " + "; ".join(finding.message for finding in answer.findings))
-    return len(rows)
+    return len(asked)
 
 
 def serve(gatekeeper: Gatekeeper) -> None:

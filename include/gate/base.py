@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg.types.json import Jsonb
 
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.gate.models import BaseResult, TestReport
@@ -14,8 +15,7 @@ _SQL = load(__file__)
 
 def result(connection: Connection, repository: str, commit: str) -> BaseResult | None:
     """The stored run of a commit, or None if it was never run."""
-    row = connection.execute(_SQL.base_result, {"repository": repository, "commit": commit}).fetchone()
-    return BaseResult(**row) if row else None
+    return rows.maybe(connection, BaseResult, _SQL.base_result, repository=repository, commit=commit)
 
 
 def store(connection: Connection, repository: str, commit: str, report: TestReport) -> BaseResult:

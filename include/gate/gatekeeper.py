@@ -11,9 +11,9 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include import lazy
 from include.gate.models import Facts, Finding
@@ -51,10 +51,71 @@ class Answer(NamedTuple):
     suite_sha256: str | None
 
 
+class _Meta(BaseModel):
+    """What we add to an expectation: the words for a person, and its id in what Great Expectations answers."""
+
+    message: str = Field(min_length=1)
+    id: str = ""
+
+
+class _Expectation(BaseModel):
+    """One expectation of a suite's file; what is not named here is Great Expectations' own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+    meta: _Meta
+    severity: Literal["critical", "warning"] = "critical"
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The expectation as Great Expectations takes it."""
+        return self.model_dump(exclude={"id"}, exclude_unset=True) | {"meta": {"message": self.meta.message, "id": self.id}}
+
+
+class _Document(BaseModel):
+    """A suite's file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    expectations: tuple[_Expectation, ...]
+
+
+class _Row(BaseModel):
+    """A row that broke an expectation."""
+
+    verdict: Any = None
+
+
+class _Details(BaseModel):
+    unexpected_index_list: Any = None
+
+
+class _Configuration(BaseModel):
+    meta: _Meta
+
+
+class _Outcome(BaseModel):
+    """Great Expectations' answer to one expectation."""
+
+    expectation_config: _Configuration
+    success: Any
+    exception_info: Any = None
+    result: _Details = _Details()
+
+
+class _Result(BaseModel):
+    """Great Expectations' answer to a suite."""
+
+    success: Any
+    results: list[_Outcome]
+
+
 class _Suite(NamedTuple):
     name: str
     sha256: str
-    expectations: list[dict[str, Any]]
+    expectations: tuple[_Expectation, ...]
     validation: Any
 
 
@@ -88,21 +149,17 @@ class Gatekeeper:
 def _load(context: Any, frames: Any, path: Path) -> _Suite:
     data = path.read_bytes()
     try:
-        document = json.loads(data)
-        expectations = document["expectations"]
-        ids = [expectation["id"] for expectation in expectations]
-        if len(set(ids)) != len(ids) or not all(expectation["meta"]["message"] for expectation in expectations):
-            raise ValueError("each expectation needs an id of its own and a message")
-        plain = [{key: value for key, value in expectation.items() if key != "id"} for expectation in expectations]
-        for expectation, name in zip(plain, ids, strict=True):
-            expectation["meta"] = expectation["meta"] | {"id": name}
-        suite = context.suites.add(gx.ExpectationSuite(name=document["name"], expectations=plain))
+        document = _Document.model_validate_json(data)
+        if len({expectation.id for expectation in document.expectations}) != len(document.expectations):
+            raise ValueError("each expectation needs an id of its own")
+        plain = [expectation.plain for expectation in document.expectations]
+        suite = context.suites.add(gx.ExpectationSuite(name=document.name, expectations=plain))
         if len(suite.expectations) != len(plain):  # an expectation that it does not know is only logged, and left out
             raise ValueError("Great Expectations does not take every expectation; its log names which")
     except (ValueError, KeyError, TypeError, GreatExpectationsError) as error:
         raise ValueError(f"{path}: {error}") from error
     validation = gx.ValidationDefinition(name=path.stem, data=frames, suite=suite)
-    return _Suite(path.stem, hashlib.sha256(data).hexdigest(), expectations, context.validation_definitions.add(validation))
+    return _Suite(path.stem, hashlib.sha256(data).hexdigest(), document.expectations, context.validation_definitions.add(validation))
 
 
 def _judge(suite: _Suite, batch: list[Question]) -> list[Answer]:
@@ -142,27 +199,28 @@ def _broken(suite: _Suite, known: dict[str, Facts]) -> dict[str, list[str]]:
         ValueError: the result is not one answer an expectation.
     """
     frame = pd.DataFrame([{_KEY: key} | facts.model_dump(mode="json") for key, facts in known.items()])
-    result = suite.validation.run(batch_parameters={"dataframe": frame}, result_format=_COMPLETE).to_json_dict()
-    outcomes = {outcome["expectation_config"]["meta"]["id"]: outcome for outcome in result["results"]}
-    if set(outcomes) != {expectation["id"] for expectation in suite.expectations} or len(outcomes) != len(result["results"]):
+    answer = suite.validation.run(batch_parameters={"dataframe": frame}, result_format=_COMPLETE).to_json_dict()
+    result = _Result.model_validate(answer)
+    outcomes = {outcome.expectation_config.meta.id: outcome for outcome in result.results}
+    if set(outcomes) != {expectation.id for expectation in suite.expectations} or len(outcomes) != len(result.results):
         raise ValueError("Great Expectations did not answer each expectation once")
     broken: dict[str, list[str]] = {key: [] for key in known}
     for name, outcome in outcomes.items():
         for key in _failing(outcome, list(known)):
             broken[key].append(name)
-    if any(broken.values()) == bool(result["success"]):
+    if any(broken.values()) == bool(result.success):
         raise ValueError("Great Expectations' sum does not agree with its parts")
     return broken
 
 
-def _failing(outcome: dict[str, Any], everyone: list[str]) -> list[str]:
-    """Whose rows fail. Without a plain list of rows, a failure is everybody's."""
-    if _raised(outcome.get("exception_info")):
+def _failing(outcome: _Outcome, everyone: list[str]) -> list[str]:
+    """Say whose rows fail. Without a plain list of rows, a failure is everybody's."""
+    if _raised(outcome.exception_info):
         return everyone
-    if outcome["success"] is True:
+    if outcome.success is True:
         return []
-    rows = outcome.get("result", {}).get("unexpected_index_list")
-    keys = [row.get(_KEY) for row in rows] if isinstance(rows, list) else []
+    found = outcome.result.unexpected_index_list
+    keys = [_Row.model_validate(row).verdict for row in found] if isinstance(found, list) else []
     return keys if keys and set(keys) <= set(everyone) else everyone
 
 
@@ -171,20 +229,19 @@ def _raised(info: Any) -> bool:
     if not isinstance(info, dict):
         return info is not None
     if "raised_exception" in info:
-        return info["raised_exception"] is not False
+        return info.get("raised_exception") is not False
     return any(_raised(each) for each in info.values())
 
 
 def _answer(suite: _Suite, key: str, facts: Facts, broken: list[str]) -> Answer:
-    findings = tuple(_finding(expectation, facts) for expectation in suite.expectations if expectation["id"] in broken)
+    findings = tuple(_finding(expectation, facts) for expectation in suite.expectations if expectation.id in broken)
     return Answer(key, not any(finding.severity == "critical" for finding in findings), findings, suite.sha256)
 
 
-def _finding(expectation: dict[str, Any], facts: Facts) -> Finding:
-    words = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in facts}
-    words["problem"] = facts.problem.rstrip(".") or "no reason was given"
-    message = expectation["meta"]["message"].format(**words)
-    return Finding(expectation=expectation["id"], message=message, severity=expectation.get("severity", "critical"))
+def _finding(expectation: _Expectation, facts: Facts) -> Finding:
+    told = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in facts}
+    told |= {"problem": facts.problem.rstrip(".") or "no reason was given"}
+    return Finding(expectation=expectation.id, message=expectation.meta.message.format(**told), severity=expectation.severity)
 
 
 def _red(question: Question, name: str, words: str, suite: _Suite | None) -> Answer:

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
+
+from include.frozen import Frozen
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
+SuiteName = Literal["change", "report", "landing"]
 
 
-class TestReport(BaseModel):
+class Bounds(NamedTuple):
+    """What a change may be and cost; ``suite`` names the expectation suite that judges it."""
+
+    suite: SuiteName
+    touches: tuple[str, ...] = ("**",)  # globs of the paths that may change
+    cost_micro: int = 0  # settled cost of the attempt
+    max_cost_micro: int = 0  # the lease's limit
+
+
+class Case(NamedTuple):
+    """What the gatekeeper is asked about: a tree of an attempt, or (no task run, no epoch) of a landing."""
+
+    goal_run: str
+    task_run: str | None
+    epoch: int | None
+    tree: str
+    bounds: Bounds
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What makes two cases the same one."""
+        return {"goal_run": self.goal_run, "task_run": self.task_run, "epoch": self.epoch, "tree": self.tree, "suite": self.bounds.suite}
+
+
+class TestReport(Frozen):
     """The hand-in of a verify sandbox: JSON, at most 16 MiB, written by ``worker.pyz verify``."""
 
     __test__ = False
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tests: dict[str, Outcome] = Field(description="Outcome per pytest node id.")
     exit_code: int | None = Field(description="pytest's; null: it did not end in time.")
@@ -23,12 +49,10 @@ class TestReport(BaseModel):
     output: str = Field(max_length=70_000, description="The end of pytest's output.")
 
 
-class Facts(BaseModel):
+class Facts(Frozen):
     """One row that a suite judges; stored as ``verdicts.facts``. Lists hold at most 50 names, counts are complete."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["change", "report", "landing"]
+    kind: SuiteName
     ran: int = Field(description="1 if the test run ended by itself, else 0.")
     exit_agrees: int = Field(description="1 if pytest's exit code agrees with the outcomes, else 0.")
     tests: int = Field(description="Test ids with an outcome.")
@@ -45,20 +69,16 @@ class Facts(BaseModel):
     problem: str = ""
 
 
-class Finding(BaseModel):
+class Finding(Frozen):
     """One expectation that did not hold."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     expectation: str = Field(description="Its id in the suite.")
     message: str = Field(description="What to do, in words.")
     severity: Literal["critical", "warning"] = "critical"
 
 
-class Verdict(BaseModel):
+class Verdict(Frozen):
     """A question to the gatekeeper and, once ``green`` is not null, its answer. It never changes again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: UUID
     goal_run: str
@@ -68,13 +88,17 @@ class Verdict(BaseModel):
     suite: str
     facts: dict[str, Any]
     green: bool | None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
+
+    @field_validator("findings", mode="before")
+    @classmethod
+    def _none_yet(cls, value: Any) -> Any:
+        """Read the column of a verdict that is not judged yet, which is null, as no findings."""
+        return value or ()
 
 
-class BaseResult(BaseModel):
+class BaseResult(Frozen):
     """The base's own test run: its failures are known failures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tests: dict[str, Outcome]
     problem: str | None = Field(description="Why nothing can be judged by this base, else null.")

@@ -9,7 +9,7 @@ WHERE goal_run = %(goal_run)s AND task_run IS NOT DISTINCT FROM %(task_run)s AND
   AND tree = %(tree)s AND suite = %(suite)s
 
 -- name: open_verdicts | what is not judged yet, oldest first
-SELECT id, suite, facts FROM verdicts WHERE green IS NULL ORDER BY requested_at LIMIT 500
+SELECT id::text AS id, suite, facts FROM verdicts WHERE green IS NULL ORDER BY requested_at LIMIT 500
 
 -- name: judge | the first answer wins; whoever waits for it is told
 WITH judged AS (

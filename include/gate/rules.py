@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
 
-from include.gate.models import Facts, TestReport
+from include.gate.models import Bounds, Facts, TestReport
 from include.repository.models import FileChange
 
 MAX_NAMES = 50
@@ -15,32 +14,20 @@ MAX_NAME_CHARS = 300
 _BAD = frozenset({"failed", "error"})
 
 
-def facts_for(
-    *,
-    kind: Literal["change", "report", "landing"],
-    report: TestReport,
-    base_tests: Mapping[str, str],
-    changes: Sequence[FileChange],
-    touches: Sequence[str] = ("**",),
-    cost_micro: int = 0,
-    max_cost_micro: int = 0,
-) -> Facts:
+def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequence[FileChange], bounds: Bounds) -> Facts:
     """Compare a test run with the base's own, and a diff with what was allowed.
 
     Args:
-        kind: of the task, or ``landing``; it names the suite.
         report: of the run on exactly the tree that would be merged. One with a ``problem`` counts as not run.
         base_tests: outcome per test id of the base commit.
         changes: what the merge would change on its target.
-        touches: globs of the paths that may change.
-        cost_micro: settled cost of the attempt, micro-USD.
-        max_cost_micro: the lease's limit, micro-USD.
+        bounds: what was allowed.
     """
     failures = [name for name, outcome in report.tests.items() if outcome in _BAD and base_tests.get(name) not in _BAD]
     gone = gone_tests(base_tests, report.tests)
-    outside = [change.path for change in changes if not is_inside(change.path, touches)]
+    outside = [change.path for change in changes if not is_inside(change.path, bounds.touches)]
     return Facts(
-        kind=kind,
+        kind=bounds.suite,
         ran=int(report.exit_code is not None and not report.problem),
         exit_agrees=int(exit_agrees(report)),
         tests=len(report.tests),
@@ -49,8 +36,8 @@ def facts_for(
         gone_tests=len(gone),
         files_changed=len(changes),
         outside_touches=len(outside),
-        cost_micro=cost_micro,
-        max_cost_micro=max_cost_micro,
+        cost_micro=bounds.cost_micro,
+        max_cost_micro=bounds.max_cost_micro,
         new_failure_names=_names(failures),
         gone_test_names=_names(gone),
         outside_paths=_names(outside),

@@ -7,19 +7,17 @@ import hmac
 import os
 import stat
 from pathlib import Path
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
 from include.clock import new_id
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import BadInput
-from include.gate.models import Facts, TestReport, Verdict
+from include.gate.models import Case, Facts, TestReport, Verdict
 from include.messages.strict_json import NotStrict, parse, storable
-
-__all__ = ["Verdict", "read_report", "request_verdict", "verdict"]
 
 MAX_REPORT_BYTES = 16 * 1024 * 1024
 _REMEDY = "The verification counts as not run; look at the sandbox's log."
@@ -58,27 +56,13 @@ def _bytes(path: Path) -> bytes:
         return file.read(MAX_REPORT_BYTES + 1)
 
 
-def request_verdict(
-    connection: Connection, goal_run: str, task_run: str | None, epoch: int | None, tree: str, suite: str, facts: Facts
-) -> UUID:
-    """Ask the gatekeeper; the same attempt, tree and suite are asked once, and the first facts stand.
-
-    Args:
-        task_run: None, with ``epoch`` None, for a landing.
-        suite: ``change``, ``report`` or ``landing``.
-
-    Returns:
-        The verdict's id.
-    """
-    asked = {"id": new_id(), "goal_run": goal_run, "task_run": task_run, "epoch": epoch, "tree": tree, "suite": suite}
-    connection.execute(_SQL.insert_verdict, asked | {"facts": Jsonb(storable(facts.model_dump(mode="json")))})
-    found = verdict(connection, goal_run, task_run, epoch, tree, suite)
-    assert found is not None
-    return found.id
+def request_verdict(connection: Connection, case: Case, facts: Facts) -> Verdict:
+    """Ask the gatekeeper; the same case is asked once, and the first facts stand."""
+    asked = {**case.key, "id": new_id(), "facts": Jsonb(storable(facts.model_dump(mode="json")))}
+    connection.execute(_SQL.insert_verdict, asked)
+    return rows.one(connection, Verdict, _SQL.verdict, **case.key)
 
 
-def verdict(connection: Connection, goal_run: str, task_run: str | None, epoch: int | None, tree: str, suite: str) -> Verdict | None:
-    """The verdict on exactly this, or None if nobody asked; ``green`` is None until it is judged."""
-    asked = {"goal_run": goal_run, "task_run": task_run, "epoch": epoch, "tree": tree, "suite": suite}
-    row = connection.execute(_SQL.verdict, asked).fetchone()
-    return Verdict(**row | {"findings": tuple(row["findings"] or ())}) if row else None
+def verdict(connection: Connection, case: Case) -> Verdict | None:
+    """Read the verdict on exactly this; None: nobody asked. ``green`` is None until it is judged."""
+    return rows.maybe(connection, Verdict, _SQL.verdict, **case.key)

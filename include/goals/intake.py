@@ -1,4 +1,4 @@
-"""Take in a submission: everything that only a look can tell is checked here, and answered with the field and the remedy."""
+"""Take in a submission. Checks that need the database or git (repository, branch, agent) are made here; errors name field and remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from include.agents import service as agents
 from include.clock import new_id, now
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import BadInput, Conflict
 from include.goals import service
-from include.goals.models import GoalRequest
+from include.goals.models import Goal, GoalRequest, GoalRun, LockedGoalRun
 from include.governance import service as governance
 from include.leases import service as leases
 from include.settings import Settings
@@ -25,8 +27,8 @@ _SQL = load(__file__)
 class Submission(NamedTuple):
     """What a submission became; ``again`` is true if the same key and body came before."""
 
-    goal: dict[str, Any]
-    run: dict[str, Any]
+    goal: Goal
+    run: LockedGoalRun
     again: bool
 
 
@@ -55,44 +57,45 @@ def submit(connection: Connection, settings: Settings, request: GoalRequest, cre
         BadInput: unknown repository, branch or agent.
         Conflict: the key was used before with another body.
     """
-    known = connection.execute(_SQL.goal_by_key, {"key": request.key}).fetchone()
+    known = rows.maybe(connection, Goal, _SQL.goal_by_key, key=request.key)
     if known is None:
         _check_names(connection, request, unlisted)
         service.fetch_base(connection, settings, request.repository, request.base)
-        known = connection.execute(_SQL.insert_goal, _row(request, created_by)).fetchone()
-        if known is not None:
-            run = service.new_run_id()
-            spoken = f"{now():%Y-%m-%d_%H-%M-%S}_{run}"
-            connection.execute(_SQL.insert_run, {"id": run, "goal": known["id"], "run_id": spoken})
-            detail = {"title": request.title, "repository": request.repository, "budget_micro": request.budget_micro}
-            governance.record(connection, created_by, "goal.submitted", run, detail)
-            return Submission(known, _first_run(connection, known), again=False)
-        known = connection.execute(_SQL.goal_by_key, {"key": request.key}).fetchone()
-        assert known is not None
-    if known["request_sha256"] != request.sha256:
-        problem = f"{request.key!r} was used for another goal ({known['title']!r})"
+        made = rows.maybe(connection, Goal, _SQL.insert_goal, **_row(request, created_by))
+        if made is not None:
+            return Submission(made, _make_run(connection, request, made, created_by), again=False)
+        known = rows.one(connection, Goal, _SQL.goal_by_key, key=request.key)
+    if known.request_sha256 != request.sha256:
+        problem = f"{request.key!r} was used for another goal ({known.title!r})"
         raise Conflict("key", problem, "Use a new key.")
     return Submission(known, _first_run(connection, known), again=True)
 
 
-def settle(connection: Connection, dag_id: str, run_id: str) -> dict[str, Any]:
-    """The submission has come to its end; a goal run that it never launched ends too, so that no goal waits for ever.
+def _make_run(connection: Connection, request: GoalRequest, goal: Goal, created_by: str) -> LockedGoalRun:
+    run = service.new_run_id()
+    spoken = f"{now():%Y-%m-%d_%H-%M-%S}_{run}"
+    connection.execute(_SQL.insert_run, {"id": run, "goal": goal.id, "run_id": spoken})
+    detail = {"title": request.title, "repository": request.repository, "budget_micro": request.budget_micro}
+    governance.record(connection, created_by, "goal.submitted", run, detail)
+    return service.lock(connection, goal.dag_id, spoken)
+
+
+def settle(connection: Connection, dag_id: str, run_id: str) -> GoalRun:
+    """End a submission; a goal run that it never launched ends too, so that no goal waits for ever.
 
     Returns:
         The goal run as it is afterwards.
     """
-    run = service.run_of(connection, dag_id, run_id)
-    if run["state"] in (GoalRunState.SUBMITTED, GoalRunState.PLANNING, GoalRunState.AWAITING_APPROVAL):
+    run = service.lock(connection, dag_id, run_id)
+    if run.state in (GoalRunState.SUBMITTED, GoalRunState.PLANNING, GoalRunState.AWAITING_APPROVAL):
         words = "its submission did not finish: a step of submit_goal failed or was marked in Airflow. Submit it again under a new key."
-        service.set_state(connection, run["id"], GoalRunState.CANCELLED, words)
-        leases.revoke_goal_run(connection, run["id"], words)
-    return service.run_of(connection, dag_id, run_id)
+        service.set_state(connection, run, GoalRunState.CANCELLED, words)
+        leases.revoke_goal_run(connection, run.id, words)
+    return service.lock(connection, dag_id, run_id)
 
 
-def _first_run(connection: Connection, goal: dict[str, Any]) -> dict[str, Any]:
-    first = connection.execute(_SQL.first_run, {"goal": goal["id"]}).fetchone()
-    assert first is not None
-    return service.run_of(connection, first["dag_id"], first["run_id"])
+def _first_run(connection: Connection, goal: Goal) -> LockedGoalRun:
+    return service.lock(connection, goal.dag_id, rows.scalar(connection, _SQL.first_run, goal=goal.id))
 
 
 def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
@@ -116,13 +119,13 @@ def _row(request: GoalRequest, created_by: str) -> dict[str, Any]:
 
 
 def _check_names(connection: Connection, request: GoalRequest, unlisted: bool) -> None:
-    agents = [row["name"] for row in connection.execute(_SQL.agent_names)]
-    if request.agent not in agents:
-        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, agents))
-    row = connection.execute(_SQL.repository, {"name": request.repository}).fetchone()
-    if row is None or not (row["listed"] or unlisted):
-        listed = [r["name"] for r in connection.execute(_SQL.repository_names)]
-        remedy = _nearest(request.repository, listed) + " Register one with `./airlock repo add NAME PATH`."
+    known = agents.names(connection)
+    if request.agent not in known:
+        raise BadInput("agent", f"{request.agent!r} is not an agent", _nearest(request.agent, known))
+    listed = rows.scalar(connection, _SQL.listed, name=request.repository)
+    if listed is None or not (listed or unlisted):
+        remedy = _nearest(request.repository, rows.scalars(connection, _SQL.repository_names))
+        remedy += " Register one with `./airlock repo add NAME PATH`."
         raise BadInput("repository", f"{request.repository!r} is not registered", remedy)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from include.errors import NotFound
+from include.frozen import Frozen
 from include.plans.models import Plan
+from include.tasks.models import GoalRunState
 
 _DEADLINE = re.compile(r"(\d+)\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class GoalRequest(BaseModel):
+class GoalRequest(Frozen):
     """A submission, however it came: form, REST or command line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     goal: str = Field(min_length=1, max_length=20_000, description="What you want, in plain language.")
     repository: str = Field(min_length=1, description="Name of a registered repository.")
@@ -60,3 +63,91 @@ class GoalRequest(BaseModel):
         """The first line of the goal, at most 60 characters."""
         line = self.goal.strip().splitlines()[0] if self.goal.strip() else "goal"
         return line if len(line) <= 60 else line[:59].rstrip() + "…"
+
+
+class Goal(Frozen):
+    """What was asked for once, under one idempotency key."""
+
+    id: UUID
+    dag_id: str
+    title: str
+    request_sha256: str
+    created_at: datetime
+
+
+class GoalRun(Frozen):
+    """One run of a goal, as it was when it was read; what is left of its money and time is judged by PostgreSQL's clock."""
+
+    id: str
+    goal: UUID
+    dag_id: str
+    run_id: str  # Airflow's
+    plan: int | None  # number of the plan that it follows
+    state: GoalRunState
+    reason: str
+    base_commit: str | None  # where the goal branch started
+    goal_branch: str
+    landed_commit: str | None
+    landing_note: str
+    ended_at: datetime | None
+    title: str
+    repository: str
+    base_branch: str
+    agent: str
+    landing: Literal["per_goal", "per_task"]
+    budget_micro: int
+    left_micro: int
+    seconds_left: float
+
+    @property
+    def started_from(self) -> str:
+        """The commit that its goal branch started at.
+
+        Raises:
+            NotFound: it has not started.
+        """
+        if self.base_commit is None:
+            raise NotFound(f"goal run {self.id} has no base yet; clear the steps of its submission in Airflow")
+        return self.base_commit
+
+
+class LockedGoalRun(GoalRun):
+    """A goal run whose row is locked until the transaction ends; only ``goals.service`` makes one."""
+
+
+class UnfinishedRun(Frozen):
+    """A goal run without an end, with the key of the submission that made its goal."""
+
+    id: str
+    dag_id: str
+    run_id: str
+    state: GoalRunState
+    key: str
+
+
+class TaskLine(Frozen):
+    """One task run in the report of its goal run."""
+
+    key: str
+    state: str
+    reason: str
+    merged_commit: str | None
+    spent_micro: int
+    attempts: int
+    tokens: int
+    offline: bool
+
+
+class GoalCard(Frozen):
+    """What the DAG of a goal shows of it. Older stubs, which Airflow keeps, hold the first six fields only."""
+
+    goal_id: str = ""
+    dag_id: str
+    title: str
+    text: str
+    repository: str
+    base_branch: str
+    agent: str
+    landing: Literal["per_goal", "per_task"] | None = None
+    budget_micro: int | None = None
+    deadline_s: int | None = None

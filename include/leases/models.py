@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Literal, NamedTuple
 from uuid import UUID
+
+from include.frozen import Frozen
 
 
 class Grant(NamedTuple):
@@ -24,10 +27,82 @@ class Terms(NamedTuple):
     capabilities: tuple[str, ...]
 
 
+class Work(NamedTuple):
+    """What a lease to work is for: an attempt of a goal run, the commit that it starts from, its terms, and the task instance that asks."""
+
+    goal_run: str
+    task_run: str
+    epoch: int
+    input_commit: str  # ``bundles/<commit>.bundle`` must exist
+    terms: Terms
+    ti_id: str
+
+
+class Subject(NamedTuple):
+    """What is verified and for whom: a commit of a goal run; of an attempt, or (both None) of the base or a landing."""
+
+    goal_run: str
+    commit: str
+    task_run: str | None = None
+    epoch: int | None = None
+
+
+Standing = Literal["ended", "revoked", "tokens", "usd", "unwatched", "expired", "silent"]
+"""What the SQL function ``standing`` says of a lease that does not hold."""
+
+
+class Evidence(Frozen):
+    """What the warden stored of a sandbox that has ended."""
+
+    exit_code: int | None
+    out_of_memory: bool
+    because: str
+    handin_sha256: str | None
+    handin_refused: str | None
+    log: bytes
+
+
+class WorkLease(Frozen):
+    """The lease of one attempt, with the evidence of its sandbox's end and PostgreSQL's judgement at the moment of the read."""
+
+    id: UUID
+    sandbox: str
+    goal_run: str
+    task_run: str
+    epoch: int
+    input_commit: str
+    max_tokens: int
+    tokens_used: int
+    max_micro: int
+    spent_micro: int
+    excess_micro: int
+    granted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    revoked_at: datetime | None
+    revoke_reason: str | None
+    broken: str | None  # the standing for which the lease step revoked it
+    standing: Standing | None
+    past_patience: bool | None  # revoked, past its grace, and the warden had its time; None: not revoked
+    watched: bool | None
+    exit_code: int | None
+    out_of_memory: bool | None
+    because: str | None
+    handin_sha256: str | None
+    handin_refused: str | None
+    log: bytes | None  # None: its sandbox has not ended
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the warden has stored how its sandbox ended."""
+        return self.log is not None
+
+
 class Verification(NamedTuple):
-    """Where the newest verification of a commit stands. ``evidence`` is the joined row of lease and evidence, or None while it runs."""
+    """Where the newest verification of a commit stands; ``evidence`` is None while it runs."""
 
     lease: UUID
     sandbox: str
+    node: str
     tries: int
-    evidence: dict[str, Any] | None
+    evidence: Evidence | None

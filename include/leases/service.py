@@ -10,12 +10,18 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from include.clock import new_id
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Unavailable
+from include.fleet import service as fleet
+from include.fleet.models import Need, Placement
+from include.fleet.rules import ALIVE_S
+from include.frozen import Frozen
 from include.governance import service as governance
-from include.leases.models import Grant, Terms, Verification
+from include.leases.models import Evidence, Grant, Subject, Verification, Work, WorkLease
 from include.settings import Settings
+from include.tasks.models import AttemptRef
 
 _SQL = load(__file__)
 PERSON_GRACE_S = 1.0
@@ -24,78 +30,60 @@ WARDEN_PATIENCE_S = 5.0
 """Seconds past the grace after which an end that the warden has not told is not waited for any longer."""
 
 
-def find_room(connection: Connection) -> dict[str, Any] | None:
-    """A live node with room for one more worker; no other grant is made until the transaction ends. None: wait."""
-    connection.execute(_SQL.one_at_a_time)
-    return connection.execute(_SQL.pick_node).fetchone()
-
-
-def grant_work(
-    connection: Connection, node: dict[str, Any], goal_run: str, task_run: str, epoch: int, terms: Terms, input_commit: str, ti_id: str
-) -> Grant:
+def grant_work(connection: Connection, node: Placement, work: Work) -> Grant:
     """Grant the lease of an attempt and its two keys. The attempt's row must exist.
 
     Args:
-        node: from ``find_room``.
-        terms: bounds, time in seconds and money in micro-USD.
-        input_commit: what the worker starts from; ``bundles/<commit>.bundle`` must exist.
-        ti_id: the Airflow task instance that asks.
+        node: where its sandbox is placed, see ``fleet.service.place``.
+        work: what it is for, with its terms.
     """
-    lease = new_id()
+    lease, terms = new_id(), work.terms
     grant = _grant(
-        connection, node, id=lease, kind="work", sandbox=f"airlock-{task_run}-{epoch}", goal_run=goal_run, task_run=task_run, epoch=epoch,
-        capabilities=list(terms.capabilities), input_commit=input_commit, spec=Jsonb({}), max_tokens=terms.max_tokens,
-        max_micro=terms.max_micro, ti_id=ti_id, seconds=terms.seconds,
+        connection, node, id=lease, kind="work", sandbox=f"airlock-{work.task_run}-{work.epoch}", goal_run=work.goal_run,
+        task_run=work.task_run, epoch=work.epoch, capabilities=list(terms.capabilities), input_commit=work.input_commit, spec=Jsonb({}),
+        max_tokens=terms.max_tokens, max_micro=terms.max_micro, ti_id=work.ti_id, seconds=terms.seconds,
     )  # fmt: skip
     connection.execute(_SQL.store_keys, {"lease": lease, "in_key": secrets.token_bytes(32), "out_key": secrets.token_bytes(32)})
     return grant
 
 
-def grant_verify(
-    connection: Connection, goal_run: str, commit: str, seconds: int, ti_id: str, task_run: str | None = None, epoch: int | None = None
-) -> Grant:
+def grant_verify(connection: Connection, subject: Subject, seconds: int, ti_id: str) -> Grant:
     """Grant a lease to verify a commit: time and resources only, no keys, no socket.
 
     Args:
-        commit: ``bundles/<commit>.bundle`` must exist.
+        subject: what is verified; ``bundles/<commit>.bundle`` must exist.
         seconds: how long the test run may take.
-        task_run: None for the base's own run and for a landing.
+        ti_id: the Airflow task instance that asks.
 
     Raises:
-        Unavailable: no warden has given a heartbeat in the last 30 s.
+        Unavailable: no node is alive.
     """
-    node = connection.execute(_SQL.live_node).fetchone()
+    node = fleet.place(connection, Need.VERIFY)
     if node is None:
-        raise Unavailable(
-            "No node is alive: no warden has given a heartbeat for 30 s. Look at `./airlock status` and `./airlock logs warden`."
-        )
+        silent = f"no warden has given a heartbeat for {ALIVE_S:g} s"
+        raise Unavailable(f"No node is alive: {silent}. Look at `./airlock status` and `./airlock logs warden`.")
     lease = new_id()
     return _grant(
-        connection, node, id=lease, kind="verify", sandbox=f"airlock-v-{lease.hex[-12:]}", goal_run=goal_run, task_run=task_run,
-        epoch=epoch, capabilities=[], input_commit=commit, spec=Jsonb({"test_timeout_s": seconds}), max_tokens=0, max_micro=0, ti_id=ti_id,
-        seconds=seconds + 60,
+        connection, node, id=lease, kind="verify", sandbox=f"airlock-v-{lease.hex[-12:]}", goal_run=subject.goal_run,
+        task_run=subject.task_run, epoch=subject.epoch, capabilities=[], input_commit=subject.commit,
+        spec=Jsonb({"test_timeout_s": seconds}), max_tokens=0, max_micro=0, ti_id=ti_id, seconds=seconds + 60,
     )  # fmt: skip
 
 
-def _grant(connection: Connection, node: dict[str, Any], **columns: Any) -> Grant:
-    connection.execute(_SQL.grant_lease, {"node": node["name"], **columns})
-    return Grant(columns["id"], columns["sandbox"], node["name"], node["rung"])
+def _grant(connection: Connection, node: Placement, *, id: UUID, sandbox: str, **columns: Any) -> Grant:
+    connection.execute(_SQL.grant_lease, {"node": node.node, "id": id, "sandbox": sandbox, **columns})
+    return Grant(id, sandbox, node.node, node.rung)
 
 
-def work_lease(connection: Connection, settings: Settings, task_run: str, epoch: int, calm_s: float | None = None) -> dict[str, Any] | None:
-    """The lease of one attempt joined with its evidence (see the query), or None.
+def work_lease(connection: Connection, settings: Settings, attempt: AttemptRef, calm_s: float | None = None) -> WorkLease | None:
+    """Read the lease of one attempt with its evidence; None: it has none.
 
     Args:
         calm_s: for how long after an outage nothing expires; default: the heartbeat timeout.
     """
-    values = {
-        "task_run": task_run,
-        "epoch": epoch,
-        "calm": settings.heartbeat_timeout_s if calm_s is None else calm_s,
-        "silence": settings.heartbeat_timeout_s,
-        "patience": WARDEN_PATIENCE_S,
-    }
-    return connection.execute(_SQL.work_lease, values).fetchone()
+    calm = settings.calm_s if calm_s is None else calm_s
+    terms = {"calm": calm, "silence": settings.silence_s, "patience": WARDEN_PATIENCE_S}
+    return rows.maybe(connection, WorkLease, _SQL.work_lease, **attempt._asdict(), **terms)
 
 
 def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
@@ -105,38 +93,66 @@ def watch(connection: Connection, lease: UUID, ti_id: str) -> None:
 
 def watch_verification(connection: Connection, lease: UUID) -> bool:
     """Say that somebody still waits for this verification; True if its sandbox still has to be started."""
-    row = connection.execute(_SQL.stamp_verify, {"lease": lease}).fetchone()
-    return bool(row and row["to_start"])
+    return bool(rows.scalar(connection, _SQL.stamp_verify, lease=lease))
 
 
-def verification(connection: Connection, goal_run: str, commit: str, task_run: str | None, epoch: int | None) -> Verification | None:
-    """The newest verification of a commit, or None if none was ever granted."""
-    row = connection.execute(_SQL.newest_verify, {"goal_run": goal_run, "commit": commit, "task_run": task_run, "epoch": epoch}).fetchone()
-    if row is None:
+def watch_evidence(connection: Connection, lease: UUID) -> bool:
+    """Say whether the sandbox of a verification has ended, and that whoever asks still waits for it."""
+    return bool(rows.scalar(connection, _SQL.watch_evidence, lease=lease))
+
+
+class _Newest(Frozen):
+    """The newest verification; what the evidence says is null while there is none."""
+
+    lease: UUID
+    sandbox: str
+    node: str
+    tries: int
+    exit_code: int | None
+    out_of_memory: bool | None
+    because: str | None
+    handin_sha256: str | None
+    handin_refused: str | None
+    log: bytes | None
+
+
+def verification(connection: Connection, subject: Subject) -> Verification | None:
+    """Find the newest verification of a commit; None: none was ever granted."""
+    found = rows.maybe(connection, _Newest, _SQL.newest_verify, **subject._asdict())
+    if found is None:
         return None
-    return Verification(row["id"], row["sandbox"], row["tries"], row if row["has_evidence"] else None)
+    seen = found.model_dump(include=set(Evidence.model_fields))
+    return Verification(found.lease, found.sandbox, found.node, found.tries, None if found.log is None else Evidence(**seen))
 
 
-def revoke_task(connection: Connection, task_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> list[dict[str, Any]]:
-    """Revoke every live lease of a task run; returns what was revoked."""
-    return connection.execute(_SQL.revoke_of_task, {"task_run": task_run, "reason": reason, "grace": grace_s}).fetchall()
+def revoke_task(connection: Connection, task_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> None:
+    """Revoke every live lease of a task run."""
+    connection.execute(_SQL.revoke_of_task, {"task_run": task_run, "reason": reason, "grace": grace_s})
 
 
-def revoke_goal_run(connection: Connection, goal_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> list[dict[str, Any]]:
-    """Revoke every live lease of a goal run; returns what was revoked."""
-    return connection.execute(_SQL.revoke_of_goal_run, {"goal_run": goal_run, "reason": reason, "grace": grace_s}).fetchall()
+def revoke_goal_run(connection: Connection, goal_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> None:
+    """Revoke every live lease of a goal run."""
+    connection.execute(_SQL.revoke_of_goal_run, {"goal_run": goal_run, "reason": reason, "grace": grace_s})
 
 
-def owned(connection: Connection, task_run: str, epoch: int, ti_id: str, left_at: datetime) -> dict[str, Any] | None:
-    """The live lease of an attempt if this task instance owns it; ``watched_by_another`` if somebody watched it after ``left_at``."""
-    return connection.execute(_SQL.owned, {"task_run": task_run, "epoch": epoch, "ti_id": ti_id, "left_at": left_at}).fetchone()
+def is_owned(connection: Connection, attempt: AttemptRef, ti_id: str, left_at: datetime) -> bool:
+    """Say whether the live lease of an attempt belongs to this task instance, and nobody has watched it since ``left_at``."""
+    by_another = rows.scalar(connection, _SQL.owned, **attempt._asdict(), ti_id=ti_id, left_at=left_at)
+    return by_another is False
 
 
-def revoke_broken(connection: Connection, settings: Settings, lease: dict[str, Any], reason: str) -> None:
+def revoke_broken(connection: Connection, settings: Settings, lease: WorkLease, reason: str) -> None:
     """Revoke a lease whose ``standing`` is a broken term. A worker knew its deadline; in all other cases it has the grace to stop."""
-    grace = 0 if lease["standing"] == "expired" else settings.grace_s
-    values = {"lease": lease["id"], "reason": reason, "broken": lease["standing"], "grace": grace}
+    grace = 0 if lease.standing == "expired" else settings.grace_s
+    values = {"lease": lease.id, "reason": reason, "broken": lease.standing, "grace": grace}
     connection.execute(_SQL.revoke_broken, values)
+
+
+class _Renewed(Frozen):
+    """A lease that has more time now."""
+
+    sandbox: str
+    expires_at: datetime
 
 
 def renew(connection: Connection, lease: UUID, seconds: float, by: str, reason: str) -> datetime | None:
@@ -150,10 +166,9 @@ def renew(connection: Connection, lease: UUID, seconds: float, by: str, reason: 
     Returns:
         When it expires now. None: nothing was changed, because it has ended, was revoked, or reaches the deadline already.
     """
-    row = connection.execute(_SQL.renew, {"lease": lease, "seconds": seconds}).fetchone()
-    if row is None:
+    renewed = rows.maybe(connection, _Renewed, _SQL.renew, lease=lease, seconds=seconds)
+    if renewed is None:
         return None
-    detail = {"seconds": seconds, "reason": reason, "expires_at": row["expires_at"].isoformat()}
-    governance.record(connection, by, "lease.renewed", row["sandbox"], detail)
-    expires_at: datetime = row["expires_at"]
-    return expires_at
+    detail = {"seconds": seconds, "reason": reason, "expires_at": renewed.expires_at.isoformat()}
+    governance.record(connection, by, "lease.renewed", renewed.sandbox, detail)
+    return renewed.expires_at

@@ -1,4 +1,4 @@
-"""Airflow under our roof: its settings, and the launcher that imports it once and forks its four components.
+"""Airflow under our roof: the launcher that imports it once and forks its four components. Its settings: ``airflow_settings.py``.
 
 ``python -m include.local.airflow`` migrates Airflow's metadata database, forks scheduler, dag-processor, triggerer and api-server (each the
 leader of a process group of its own, with a log of its own), and stays as their parent. A component that dies is forked again with backoff;
@@ -7,12 +7,10 @@ SIGTERM ends all. Every process that is forked dies with its parent, so kill -9 
 
 from __future__ import annotations
 
-import base64
 import ctypes
 import gc
 import json
 import os
-import secrets
 import signal
 import sys
 import time
@@ -20,6 +18,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from include.local.airflow_settings import environment
+from include.local.files import write_private
 from include.settings import ROOT, Settings, settings
 
 COMPONENTS = {
@@ -36,130 +36,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 
-# -- settings ------------------------------------------------------------------------------------------------------------
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of Airflow's processes (docs: Airflow's configuration reference; why each value: ``docs/settings.md``).
-
-    Writes, where missing, the generated secrets and the login file of the local default under ``home/airflow`` (mode 0600).
-
-    Args:
-        settings: ours.
-
-    Returns:
-        ``AIRFLOW_HOME``, ``AIRFLOW__SECTION__KEY`` for what differs from Airflow's default, ``PYTHONPATH``, ``NO_PROXY``, ``AIRLOCK_HOME``.
-    """
-    home = settings.home / "airflow"
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = {
-        f"AIRFLOW__{section}__{key}".upper(): value
-        for section, values in _sections(settings, home).items()
-        for key, value in values.items()
-    }
-    return {
-        **keys,
-        "AIRFLOW_HOME": str(home),
-        "AIRLOCK_HOME": str(settings.home),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'config'}",
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1,localhost"])),
-    }
-
-
-def _sections(settings: Settings, home: Path) -> dict[str, dict[str, str]]:
-    secret = _secrets(home / "secrets.json")
-    return {
-        "core": {
-            "executor": "include.flow.executor.HoldingLocalExecutor",
-            "parallelism": str(max(4, settings.node_capacity + 2)),
-            "dags_folder": str(ROOT / "dags"),
-            "plugins_folder": str(ROOT / "plugins"),
-            "load_examples": "False",
-            "dags_are_paused_at_creation": "False",  # a goal starts by itself
-            "min_serialized_dag_update_interval": "0",  # else a new plan within 30 s is silently not seen
-            "execution_api_server_url": f"{settings.api_url}/execution/",
-            "fernet_key": secret["fernet"],
-            "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
-            "simple_auth_manager_users": "admin:admin,airlock:op",
-            "simple_auth_manager_passwords_file": str(_logins(home / "logins.json", settings.api_password)),
-            "mp_start_method": "fork",  # a task costs 0.9 s more with spawn
-        },
-        "database": {
-            "sql_alchemy_conn": settings.dsn("owner", "airflow").replace("postgresql://", "postgresql+psycopg2://", 1),
-            "load_default_connections": "False",
-        },
-        "api": {
-            "host": "127.0.0.1",
-            "port": str(settings.api_port),
-            "base_url": settings.api_url,
-            "instance_name": "Airlock",
-            "secret_key": secret["api"],
-            "workers": "1",
-        },
-        "api_auth": {"jwt_secret": secret["jwt"], "jwt_issuer": "airlock"},
-        "scheduler": {
-            "scheduler_idle_sleep_time": "0",  # the executor waits instead, until something happens (include/flow/executor.py)
-            "task_instance_heartbeat_timeout": "30",
-            "task_instance_heartbeat_timeout_detection_interval": "5",
-            "orphaned_tasks_check_interval": "15",
-            "scheduler_health_check_threshold": "12",
-        },
-        "triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "15", "queues_enabled": "False"},
-        "workers": {
-            "min_heartbeat_interval": "1",  # else a worker slot stays held for 5 s after many a step
-            "execution_api_retries": "20",  # a step that begins while the api-server is away waits for it for a minute or more
-            "execution_api_retry_wait_max": "5",
-        },
-        "dag_processor": {
-            "refresh_interval": "60",
-            "bundle_refresh_check_interval": "1",
-            "min_file_process_interval": "86400",  # new and changed files are parsed anyway
-            "dag_bundle_storage_path": str(home / "bundles"),
-            "dag_bundle_config_list": json.dumps(bundles("include.flow.bundle.PlanBundle")),
-        },
-        "logging": {
-            "base_log_folder": str(home / "logs"),
-            "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
-            "colored_console_log": "False",
-        },
-    }
-
-
-def bundles(plan_bundle: str) -> list[dict[str, object]]:
-    """Airflow's list of DAG bundles: the folder ``dags/``, and the goals' plans by the class ``plan_bundle`` names."""
-    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
-    return [
-        {"name": "airlock", "classpath": local, "kwargs": {"path": str(ROOT / "dags"), "refresh_interval": 60}},
-        {"name": "plans", "classpath": plan_bundle, "kwargs": {"refresh_interval": 1}},
-    ]
-
-
-def write_private(path: Path, text: str) -> Path:
-    """Write a file that only we can read, by rename."""
-    draft = path.with_suffix(f".{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    draft.rename(path)
-    return path
-
-
-def _secrets(path: Path) -> dict[str, str]:
-    if not path.exists():
-        fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        write_private(path, json.dumps({"fernet": fernet, "api": secrets.token_hex(32), "jwt": secrets.token_hex(64)}))
-    stored: dict[str, str] = json.loads(path.read_text())
-    return stored
-
-
-def _logins(path: Path, password: str) -> Path:
-    return write_private(path, json.dumps({"admin": password, "airlock": password}))
-
-
-# -- launcher ------------------------------------------------------------------------------------------------------------
-
-
 def die_with_parent() -> None:
-    """In a process that was just forked: be killed when the parent ends, however it ends."""
+    """Have the kernel kill this process, which was just forked, when its parent ends, however that ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -243,7 +121,7 @@ class Launcher:
             self._write()
 
     def _pause(self) -> float:
-        """Seconds until a dead component is due again."""
+        """Count the seconds until a dead component is due again."""
         return max(0.05, min((part.due - time.monotonic() for part in self.parts if not part.pid), default=3600.0))
 
     def _bury(self) -> list[str]:
@@ -289,7 +167,7 @@ def _kill_group(pid: int, signal_: int) -> None:
 
 
 def _fork(work: Callable[[], object]) -> int:
-    """Do this in a child of our own, which ends without running our exit handlers; returns its pid."""
+    """Fork a child that does this and ends without running our exit handlers; returns its pid."""
     pid = os.fork()
     if pid:
         return pid

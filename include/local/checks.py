@@ -22,7 +22,7 @@ class Check(NamedTuple):
 
 
 def docker_problem(docker_host: str) -> str:
-    """Why the Docker engine cannot be used; empty when it answers."""
+    """Say why the Docker engine cannot be used; empty when it answers."""
     import httpx  # not by the commands that need no Docker
 
     path = docker_host.removeprefix("unix://")
@@ -46,7 +46,7 @@ def _image_problem(settings: Settings) -> str:
 
 
 def bubblewrap_problem() -> str:
-    """Why bubblewrap cannot be used; empty when it makes a sandbox."""
+    """Say why bubblewrap cannot be used; empty when it makes a sandbox."""
     binary = shutil.which("bwrap")
     if not binary:
         return "bwrap is not installed"
@@ -56,7 +56,7 @@ def bubblewrap_problem() -> str:
 
 
 def sandboxes(settings: Settings) -> Check:
-    """Which engine will hold the workers."""
+    """Find the engine that will hold the workers."""
     docker = docker_problem(settings.docker_host) if settings.engine in ("auto", "docker") else "not asked for"
     if not docker:
         docker = _image_problem(settings)
@@ -75,7 +75,7 @@ def sandboxes(settings: Settings) -> Check:
 
 
 def disk(folder: Path) -> Check:
-    """Whether there is room for the state."""
+    """Look whether there is room for the state."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     words = f"{free / 1024**3:.1f} GiB free at {there}"
@@ -85,7 +85,7 @@ def disk(folder: Path) -> Check:
 
 
 def git() -> Check:
-    """Whether git can merge in memory (merge-tree --write-tree, 2.38)."""
+    """Look whether git can merge in memory (merge-tree --write-tree, 2.38)."""
     binary = shutil.which("git")
     if not binary:
         return Check("git", False, "git is not installed. On Debian: apt-get install git.")
@@ -97,7 +97,7 @@ def git() -> Check:
 
 
 def run(settings: Settings) -> list[Check]:
-    """Every check."""
+    """Run every check."""
     return [disk(settings.home), git(), sandboxes(settings)]
 
 

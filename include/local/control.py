@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -11,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from include.errors import BadInput, Unavailable
 from include.local import checks, keys, leftovers, runtime
+from include.local.child import child_environment, open_log
+from include.local.models import Known
 from include.local.patience import Patience
-from include.local.supervisor import child_environment, open_log
 from include.settings import ROOT, Settings, load
 
 Say = Callable[[str], None]
@@ -24,7 +23,7 @@ STILL_S = 30.0
 
 
 def supervisor_pid(home: Path) -> int | None:
-    """The pid of the live supervisor; None when none holds the lock (a pid file alone proves nothing)."""
+    """Find the pid of the live supervisor; None when none holds the lock (a pid file alone proves nothing)."""
     lock = home / "run" / "supervisor.lock"
     if not lock.exists():
         return None
@@ -33,13 +32,13 @@ def supervisor_pid(home: Path) -> int | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return None
         except OSError:
-            return int(state(home).get("pid") or 0)
+            return state(home).pid
 
 
-def state(home: Path) -> dict[str, Any]:
-    """What the supervisor last wrote; ``{}`` before the first start."""
+def state(home: Path) -> Known:
+    """Read what the supervisor last wrote."""
     path = home / "run" / "state.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return Known.model_validate_json(path.read_bytes()) if path.exists() else Known()
 
 
 def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0, supervisor: str = "include.local.supervisor") -> Settings:
@@ -58,7 +57,7 @@ def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0, s
     """
     starter = None
     if supervisor_pid(home) is not None:
-        say("Airlock is already up." if state(home).get("state") == "ready" else "Airlock is already starting.")
+        say("Airlock is already up." if state(home).state == "ready" else "Airlock is already starting.")
     else:
         starter = _begin(home, say, offline, supervisor)
     _wait(home, say, patience_s, starter)
@@ -93,7 +92,7 @@ def _wait(home: Path, say: Say, patience_s: float, starter: subprocess.Popen[byt
         lasted = time.monotonic() - patience.began
         for line in (*_news(known, told), *_still(known, lasted, told)):
             say(line)
-        if known.get("state") == "ready":
+        if known.state == "ready":
             say(f"All is up after {lasted:.0f} s.")
             return
         if starter is not None and starter.poll() is not None and supervisor_pid(home) is None:
@@ -101,51 +100,46 @@ def _wait(home: Path, say: Say, patience_s: float, starter: subprocess.Popen[byt
         _refuse_the_hopeless(home, known)
         patience.look(*_coming(home, known, starter))
         time.sleep(0.2)
-    waiting = list(_waiting(state(home))) or ["supervisor"]
+    waiting = list(state(home).waiting) or ["supervisor"]
     raise Unavailable(f"{why}: {', '.join(waiting)}. Look at `./airlock logs {waiting[0]}`, then run `./airlock up` again.")
 
 
-def _waiting(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The processes that are not up."""
-    return {name: child for name, child in known.get("processes", {}).items() if child["state"] not in ("ready", "done")}
-
-
-def _coming(home: Path, known: dict[str, Any], starter: subprocess.Popen[bytes] | None) -> tuple[object, list[int]]:
-    """What shows that something moves, apart from processors: states and the length of logs; and the pids of what is still coming."""
-    waiting = _waiting(known)
+def _coming(home: Path, known: Known, starter: subprocess.Popen[bytes] | None) -> tuple[object, list[int]]:
+    """Collect what shows that something moves: states and the length of logs, and the pids of what is still coming."""
+    waiting = known.waiting
     logs = [path.stat().st_size for name in waiting if (path := home / "logs" / f"{name}.log").exists()]
-    pids = [child["pid"] for child in waiting.values() if child["pid"]]
-    if not known.get("processes") and starter is not None:
+    pids = [process.pid for process in waiting.values() if process.pid]
+    if not known.processes and starter is not None:
         pids.append(starter.pid)
-    return ({name: (child["state"], child["pid"]) for name, child in known.get("processes", {}).items()}, logs), pids
+    return ({name: (process.state, process.pid) for name, process in known.processes.items()}, logs), pids
 
 
-def _still(known: dict[str, Any], lasted: float, told: set[str]) -> Iterator[str]:
-    """Every half a minute what is still coming."""
+def _still(known: Known, lasted: float, told: set[str]) -> Iterator[str]:
+    """Tell every half a minute what is still coming."""
     if lasted >= STILL_S and f"{lasted // STILL_S}" not in told:
         told.add(f"{lasted // STILL_S}")
-        yield f"  still coming after {lasted:.0f} s: {', '.join(_waiting(known)) or 'supervisor'}"
+        yield f"  still coming after {lasted:.0f} s: {', '.join(known.waiting) or 'supervisor'}"
 
 
-def _news(known: dict[str, Any], told: set[str]) -> Iterator[str]:
-    lines = list(known.get("notes", []))
-    lines += [f"  {name} is up" for name, child in known.get("processes", {}).items() if child["state"] in ("ready", "done")]
+def _news(known: Known, told: set[str]) -> Iterator[str]:
+    lines = list(known.notes)
+    lines += [f"  {name} is up" for name, process in known.processes.items() if process.is_up]
     for line in lines:
         if line not in told:
             told.add(line)
             yield line
 
 
-def _refuse_the_hopeless(home: Path, known: dict[str, Any]) -> None:
-    for name, child in known.get("processes", {}).items():
-        if child["falls"] >= 4 and child["state"] == "crashed":
+def _refuse_the_hopeless(home: Path, known: Known) -> None:
+    for name, process in known.processes.items():
+        if process.falls >= 4 and process.state == "crashed":
             raise Unavailable(
-                f"{name} does not start (exit {child['exit']}): {log_tail(home, name)} See `./airlock logs {name}`, then `./airlock down`."
+                f"{name} does not start (exit {process.exit}): {log_tail(home, name)} See `./airlock logs {name}`, then `./airlock down`."
             )
 
 
 def log_tail(home: Path, name: str, lines: int = 3) -> str:
-    """The last lines of a process's log, as one."""
+    """Read the last lines of a process's log, as one."""
     path = home / "logs" / f"{name}.log"
     if not path.exists():
         return ""
@@ -185,7 +179,7 @@ def _wait_for_the_end(home: Path, pid: int, patience_s: float) -> None:
 
 
 def require_up(home: Path) -> Settings:
-    """The settings, when all is up.
+    """Read the settings of a home in which Airlock runs.
 
     Raises:
         BadInput: nothing runs in this home.

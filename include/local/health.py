@@ -16,7 +16,7 @@ _ours: set[str] = set()
 
 
 def tcp(port: int) -> bool:
-    """Somebody listens on this port of loopback."""
+    """Look whether somebody listens on this port of loopback."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -25,7 +25,7 @@ def tcp(port: int) -> bool:
 
 
 def postgres(settings: Settings) -> bool:
-    """PostgreSQL lets its superuser in."""
+    """Look whether PostgreSQL lets its superuser in."""
     try:
         psycopg.connect(admin_dsn(settings), connect_timeout=2).close()
     except psycopg.OperationalError:
@@ -34,12 +34,12 @@ def postgres(settings: Settings) -> bool:
 
 
 def admin_dsn(settings: Settings) -> str:
-    """The address of our own server as its superuser."""
+    """Make the address of our own server as its superuser."""
     return f"postgresql://postgres:{settings.pg_password}@{settings.pg_host}:{settings.pg_port}/postgres"
 
 
 def valkey(settings: Settings) -> bool:
-    """The stream server lets the broker in."""
+    """Look whether the stream server lets the broker in."""
     try:
         with socket.create_connection((settings.valkey_host, settings.valkey_port), timeout=1) as connection:
             connection.sendall(f"AUTH broker {settings.valkey_password}\r\nPING\r\n".encode())
@@ -49,7 +49,7 @@ def valkey(settings: Settings) -> bool:
 
 
 def listens(settings: Settings, role: str) -> bool:
-    """A process of this role has its connection to PostgreSQL open, waiting for work."""
+    """Look whether a process of this role has its connection to PostgreSQL open, waiting for work."""
     try:
         with psycopg.connect(settings.dsn("cli"), connect_timeout=2) as connection:
             row = connection.execute("SELECT FROM pg_stat_activity WHERE usename = %s LIMIT 1", (f"airlock_{role}",)).fetchone()
@@ -59,7 +59,7 @@ def listens(settings: Settings, role: str) -> bool:
 
 
 def warden(settings: Settings) -> bool:
-    """The warden answers the Docker Engine API's ping."""
+    """Look whether the warden answers the Docker Engine API's ping."""
     connection = http.client.HTTPConnection("warden", timeout=2)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(2)
@@ -74,7 +74,7 @@ def warden(settings: Settings) -> bool:
 
 
 def airflow(settings: Settings) -> bool:
-    """API server, scheduler, triggerer and DAG processor all say that they are healthy; and it is ours, for it knows our password."""
+    """Look whether all of Airflow's parts say that they are healthy, and whether it is our Airflow: it knows our password."""
     login = {"username": "airlock", "password": settings.api_password}
     try:
         _, parts = _ask(settings, "GET", "/api/v2/monitor/health")
@@ -87,7 +87,7 @@ def airflow(settings: Settings) -> bool:
 
 
 def _ask(settings: Settings, method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-    """One request to our API server by the standard library's client: the supervisor would load a second of others for it."""
+    """Ask our API server by the standard library's client: the supervisor would load a second of others for it."""
     connection = http.client.HTTPConnection("127.0.0.1", settings.api_port, timeout=3)
     try:
         connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})

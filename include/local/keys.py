@@ -43,5 +43,5 @@ def _store(path: Path, value: str) -> None:
 
 
 def holders(keys_dir: Path) -> list[str]:
-    """The agents that have a key."""
+    """List the agents that have a key."""
     return sorted(path.stem for path in keys_dir.glob("*.key"))

@@ -22,7 +22,7 @@ def _state(pid: int) -> str:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process is there and has not ended (one that nobody has reaped yet has)."""
+    """Tell whether a process is there and has not ended (one that nobody has reaped yet has)."""
     return _state(pid) not in "ZX"
 
 
@@ -37,7 +37,7 @@ def _is_ours(pid: int, home: Path, mark: bytes) -> bool:
 
 
 def find(home: Path) -> list[int]:
-    """The live processes of this home, without the asking one and its ancestors."""
+    """Find the live processes of this home, without the asking one and its ancestors."""
     mark = f"{MARK}={home}".encode()
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if pid not in _lineage() and _is_ours(pid, home, mark) and lives(pid)]

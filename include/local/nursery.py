@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from setproctitle import getproctitle, setproctitle
 
@@ -31,6 +31,15 @@ READY = b"ready"
 ANSWER_S = 5.0
 """Seconds in which a child must have said its pid; a start that took longer is given up and tried again."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Request(NamedTuple):
+    """One process to fork: the module whose ``main`` it runs, its arguments, all of its environment, and how it is told to stop."""
+
+    module: str
+    arguments: list[str]
+    environment: dict[str, str]
+    stop_signal: int
 
 
 # -- the supervisor's side -------------------------------------------------------------------------------------------------
@@ -44,7 +53,7 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit status as Popen has it, None while it lives."""
+        """Ask for its exit status as Popen has it; None while it lives."""
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -73,7 +82,7 @@ class Forked:
             os.kill(self.pid, number)
 
 
-class Line:
+class NurseryLine:
     """The supervisor's end of the socket to one nursery."""
 
     def __init__(self) -> None:
@@ -85,7 +94,7 @@ class Line:
         self._ours.close()
 
     def ready(self) -> bool:
-        """Whether the nursery has imported everything."""
+        """Tell whether the nursery has imported everything."""
         if not self._is_ready:
             try:
                 self._is_ready = self._ours.recv(len(READY), socket.MSG_DONTWAIT) == READY
@@ -106,11 +115,11 @@ class Line:
         Raises:
             OSError: the nursery is gone, or no child spoke up within ``ANSWER_S``; nothing runs then.
         """
-        request = {"module": module, "arguments": list(arguments), "environment": dict(environment), "stop_signal": stop_signal}
+        request = Request(module, list(arguments), dict(environment), stop_signal)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
-                socket.send_fds(self._ours, [json.dumps(request).encode()], [*fds, theirs.fileno()], socket.MSG_NOSIGNAL)
+                socket.send_fds(self._ours, [json.dumps(request._asdict()).encode()], [*fds, theirs.fileno()], socket.MSG_NOSIGNAL)
             ours.settimeout(ANSWER_S)
             said = ours.recv(32)
             if not said:
@@ -141,10 +150,10 @@ def main() -> None:
         message, fds, _, _ = socket.recv_fds(line, 1 << 20, 3)
         if not message:
             return
-        _fork(json.loads(message), fds, line)
+        _fork(Request(**json.loads(message)), fds, line)
 
 
-def _fork(request: dict[str, Any], fds: list[int], line: socket.socket) -> None:
+def _fork(request: Request, fds: list[int], line: socket.socket) -> None:
     """Fork twice: the one between ends at once, so that the supervisor (the nearest subreaper) becomes the child's parent."""
     supervisor = os.getppid()
     between = os.fork()
@@ -159,11 +168,11 @@ def _fork(request: dict[str, Any], fds: list[int], line: socket.socket) -> None:
     os.waitpid(between, 0)
 
 
-def _live(request: dict[str, Any], fds: list[int], between: int, supervisor: int) -> NoReturn:
+def _live(request: Request, fds: list[int], between: int, supervisor: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        _wait_for_adoption(between, supervisor, request["stop_signal"])
+        _wait_for_adoption(between, supervisor, request.stop_signal)
         _report(socket.socket(fileno=fds[2]))
         for source, target in ((fds[0], 0), (fds[1], 1), (fds[1], 2)):
             os.dup2(source, target)
@@ -192,14 +201,14 @@ def _report(line: socket.socket) -> None:
             os._exit(1)
 
 
-def _run(request: dict[str, Any]) -> int:
+def _run(request: Request) -> int:
     """Be that module's process: its environment, its command line, its ``main``."""
     os.environ.clear()
-    os.environ.update(request["environment"])
-    sys.argv = [request["module"], *request["arguments"]]
+    os.environ.update(request.environment)
+    sys.argv = [request.module, *request.arguments]
     setproctitle(f"{sys.executable} -m {' '.join(sys.argv)}")  # for who looks with ps
     try:
-        _program(request["module"]).main()
+        _program(request.module).main()
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr, flush=True)
@@ -208,7 +217,7 @@ def _run(request: dict[str, Any]) -> int:
 
 
 def _program(module: str) -> Any:
-    """What ``python -m module`` runs: the module, or a package's ``__main__``."""
+    """Import what ``python -m module`` runs: the module, or a package's ``__main__``."""
     found = importlib.import_module(module)
     return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
 

@@ -45,7 +45,7 @@ class Patience:
         self._seen, self._wanted, self._looked_at = seen, wanted, now
 
     def is_over(self) -> str:
-        """Why there is no further wait; empty while there is."""
+        """Say why there is no further wait; empty while there is."""
         now = time.monotonic()
         if now - self._moved_at > self.seconds:
             return f"Nothing has moved for {self.seconds:g} s"
@@ -65,7 +65,7 @@ def _families(pids: Iterable[int]) -> set[int]:
 
 
 def _wanted_s(pid: int) -> float:
-    """Seconds for which a process had a processor, or was ready to run and had none (Linux tells both in nanoseconds)."""
+    """Read for how many seconds a process had a processor, or was ready to run and had none (Linux tells both in nanoseconds)."""
     try:
         had, waited = Path(f"/proc/{pid}/schedstat").read_text().split()[:2]
         return (int(had) + int(waited)) / 1e9

@@ -11,13 +11,13 @@ from include.errors import BadInput, Unavailable
 
 
 def package_folder(name: str) -> Path:
-    """The folder of an installed package, without importing it (an import may do things, and costs time)."""
+    """Find the folder of an installed package without importing it (an import may do things, and costs time)."""
     found = importlib.util.find_spec(name)
     return Path(found.origin).parent if found and found.origin else Path("/nonexistent")
 
 
 def find_binaries(setting: str | None) -> Path:
-    """The folder of ``postgres`` and ``initdb``: the setting, then the wheel's, then Debian's newest.
+    """Find the folder of ``postgres`` and ``initdb``: the setting, then the wheel's, then Debian's newest.
 
     Raises:
         BadInput: none was found.
@@ -37,7 +37,7 @@ def find_binaries(setting: str | None) -> Path:
 
 
 def as_plain_user() -> list[str]:
-    """PostgreSQL refuses to run as root: the prefix that maps root to uid 1000 in a user namespace of its own."""
+    """Make the prefix that maps root to uid 1000 in a user namespace of its own: PostgreSQL refuses to run as root."""
     return ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
 
 
@@ -67,7 +67,7 @@ def initialise(binaries: Path, data: Path, password: str) -> None:
 
 
 def command(binaries: Path, data: Path, port: int, **options: str) -> list[str]:
-    """The command line that runs the server in the foreground."""
+    """Make the command line that runs the server in the foreground."""
     sets = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(data), "max_connections": "200",
             "shared_buffers": "128MB", "log_min_messages": "fatal", **options}  # fmt: skip
     flags = [item for name, value in sets.items() for item in ("-c", f"{name}={value}")]

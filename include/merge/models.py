@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from include.errors import Refused
+from include.frozen import Frozen
 from include.repository.models import Candidate
+
+
+class LockedRun(Frozen):
+    """A goal run with its repository, locked until the transaction ends: one merge or landing of it at a time."""
+
+    id: str
+    goal_branch: str
+    landing_note: str
+    title: str
+    repository: str
+    base_branch: str
+    path: str
 
 
 class Merged(NamedTuple):

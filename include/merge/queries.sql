@@ -1,15 +1,12 @@
 -- name: lock_run | the goal run, locked: one merge or landing of it at a time
-SELECT r.id, r.goal_branch, r.base_commit, r.landed_commit, r.landing_note, g.title, g.repository, g.base_branch, p.path
+SELECT r.id, r.goal_branch, r.landing_note, g.title, g.repository, g.base_branch, p.path
 FROM goal_runs r JOIN goals g ON g.id = r.goal JOIN repositories p ON p.name = g.repository WHERE r.id = %(goal_run)s FOR NO KEY UPDATE OF r
 
 -- name: run_of_task | which goal run a task run belongs to
 SELECT goal_run FROM task_runs WHERE id = %(task_run)s
 
--- name: lock_task | the task run, locked
-SELECT id, key, state, epoch, merged_commit FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE
-
 -- name: merge_of | the merge of a task run, if there is one
-SELECT commit_id, epoch FROM merges WHERE task_run = %(task_run)s
+SELECT commit_id FROM merges WHERE task_run = %(task_run)s
 
 -- name: green_for_task | the green verdict for exactly this attempt and tree
 SELECT id FROM verdicts WHERE task_run = %(task_run)s AND epoch = %(epoch)s AND tree = %(tree)s AND suite = ANY(%(suites)s) AND green
@@ -20,13 +17,6 @@ SELECT EXISTS (SELECT FROM verdicts WHERE goal_run = %(goal_run)s AND tree = %(t
 -- name: insert_merge | a branch merges at most once
 INSERT INTO merges (task_run, epoch, target, commit_id, tree, verdict)
 VALUES (%(task_run)s, %(epoch)s, %(target)s, %(commit)s, %(tree)s, %(verdict)s)
-
--- name: complete_task | the end of a task run; the trigger refuses any other state than MERGE_QUEUE before it
-UPDATE task_runs SET state = 'COMPLETED', merged_commit = %(commit)s, accepted_commit = COALESCE(accepted_commit, %(commit)s), reason = '',
-  updated_at = clock_timestamp() WHERE id = %(task_run)s
-
--- name: set_landed | where the goal landed
-UPDATE goal_runs SET landed_commit = %(commit)s, landing_note = %(note)s WHERE id = %(goal_run)s
 
 -- name: merged_keys | the tasks that have merged, in order
 SELECT t.key FROM merges m JOIN task_runs t ON t.id = m.task_run WHERE t.goal_run = %(goal_run)s ORDER BY m.created_at, t.key

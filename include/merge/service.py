@@ -5,38 +5,39 @@ The lock is the row of the goal run. A merge by a process which died before it c
 
 from __future__ import annotations
 
-from typing import Any
-
 from include import faults
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
-from include.errors import NotFound, Refused, StaleEpoch
-from include.merge.models import Merged
+from include.errors import NotFound, Refused
+from include.merge.models import LockedRun, Merged
 from include.repository import mirror, trees
 from include.settings import Settings
+from include.tasks import service as tasks
+from include.tasks.models import AttemptRef, LockedTaskRun
 
 _SQL = load(__file__)
 _SUITES = ["change", "report"]
 
 
-def candidate_ref(task_run: str, epoch: int) -> str:
-    """The ref in the mirror that holds what an attempt would merge."""
-    return f"refs/candidates/{task_run}/{epoch}"
+def candidate_ref(attempt: AttemptRef) -> str:
+    """Name the ref in the mirror that holds what an attempt would merge."""
+    return f"refs/candidates/{attempt.task_run}/{attempt.epoch}"
 
 
-def lock_run(connection: Connection, goal_run: str) -> dict[str, Any]:
-    """A goal run with its repository, locked until the transaction ends.
+def lock_run(connection: Connection, goal_run: str) -> LockedRun:
+    """Lock a goal run, with its repository, until the transaction ends.
 
     Raises:
         NotFound: no such goal run.
     """
-    row = connection.execute(_SQL.lock_run, {"goal_run": goal_run}).fetchone()
-    if row is None:
+    run = rows.maybe(connection, LockedRun, _SQL.lock_run, goal_run=goal_run)
+    if run is None:
         raise NotFound(f"goal run {goal_run} does not exist")
-    return row
+    return run
 
 
-def merge_task(connection: Connection, settings: Settings, task_run: str, epoch: int) -> Merged:
+def merge_task(connection: Connection, settings: Settings, attempt: AttemptRef) -> Merged:
     """Move the goal branch to the verified candidate of an attempt, and complete its task run.
 
     Returns:
@@ -48,58 +49,54 @@ def merge_task(connection: Connection, settings: Settings, task_run: str, epoch:
         Refused: there is no candidate, or no green verdict for exactly its tree.
         IllegalTransition: the task run is not in MERGE_QUEUE.
     """
-    owner = connection.execute(_SQL.run_of_task, {"task_run": task_run}).fetchone()
+    owner = rows.scalar(connection, _SQL.run_of_task, task_run=attempt.task_run)
     if owner is None:
-        raise NotFound(f"task run {task_run} does not exist")
-    run = lock_run(connection, owner["goal_run"])
-    known = connection.execute(_SQL.merge_of, {"task_run": task_run}).fetchone()
+        raise NotFound(f"task run {attempt.task_run} does not exist")
+    run = lock_run(connection, owner)
+    known = rows.scalar(connection, _SQL.merge_of, task_run=attempt.task_run)
     if known is not None:
-        return Merged("already", known["commit_id"])
-    row = connection.execute(_SQL.lock_task, {"task_run": task_run}).fetchone()
-    if row is None or row["epoch"] != epoch:
-        raise StaleEpoch(f"task run {task_run} is not at epoch {epoch} any more; nothing was merged")
-    return _swap(connection, settings, run, task_run, epoch)
+        return Merged("already", known)
+    return _swap(connection, settings, run, tasks.lock_attempt(connection, attempt))
 
 
-def recognise(connection: Connection, settings: Settings, task_run: str, epoch: int) -> bool:
+def recognise(connection: Connection, settings: Settings, attempt: AttemptRef) -> bool:
     """Record a merge that a process made and died before it could say so. Nothing is merged here.
 
     Returns:
         True if there was one: the task run is COMPLETED now.
     """
-    owner = connection.execute(_SQL.run_of_task, {"task_run": task_run}).fetchone()
+    owner = rows.scalar(connection, _SQL.run_of_task, task_run=attempt.task_run)
     if owner is None:
         return False
-    run = lock_run(connection, owner["goal_run"])
-    repository = mirror.path_of(settings, run["repository"])
-    commit = trees.find(repository, candidate_ref(task_run, epoch))
-    if commit is None or not trees.is_ancestor(repository, commit, trees.resolve(repository, f"refs/heads/{run['goal_branch']}")):
+    run = lock_run(connection, owner)
+    repository = mirror.path_of(settings, run.repository)
+    commit = trees.find(repository, candidate_ref(attempt))
+    if commit is None or not trees.is_ancestor(repository, commit, trees.resolve(repository, f"refs/heads/{run.goal_branch}")):
         return False
-    return merge_task(connection, settings, task_run, epoch).outcome == "already"
+    return merge_task(connection, settings, attempt).outcome == "already"
 
 
-def _swap(connection: Connection, settings: Settings, run: dict[str, Any], task_run: str, epoch: int) -> Merged:
-    repository, target = mirror.path_of(settings, run["repository"]), f"refs/heads/{run['goal_branch']}"
-    commit = trees.find(repository, candidate_ref(task_run, epoch))
+def _swap(connection: Connection, settings: Settings, run: LockedRun, task: LockedTaskRun) -> Merged:
+    repository, target = mirror.path_of(settings, run.repository), f"refs/heads/{run.goal_branch}"
+    commit = trees.find(repository, candidate_ref(task.attempt))
     if commit is None:
-        raise Refused(f"task run {task_run} has no candidate for epoch {epoch}; clear its verify step in Airflow")
+        raise Refused(f"task run {task.id} has no candidate for epoch {task.epoch}; clear its verify step in Airflow")
     tree = trees.tree_of(repository, commit)
-    asked = {"task_run": task_run, "epoch": epoch, "tree": tree, "suites": _SUITES}
-    verdict = connection.execute(_SQL.green_for_task, asked).fetchone()
+    asked = {**task.attempt._asdict(), "tree": tree, "suites": _SUITES}
+    verdict = rows.scalar(connection, _SQL.green_for_task, **asked)
     if verdict is None:
-        raise Refused(f"task run {task_run} has no green verdict for tree {tree[:12]}; clear its verify step in Airflow")
+        raise Refused(f"task run {task.id} has no green verdict for tree {tree[:12]}; clear its verify step in Airflow")
     tip = trees.resolve(repository, target)
     before = trees.is_ancestor(repository, commit, tip)  # moved by a process that died, or there was nothing to merge
     # Recorded first, committed last: the row is refused here, before the ref moves, if the task run is not where it should be.
-    values = asked | {"target": target, "commit": commit, "verdict": verdict["id"]}
     if not before and trees.first_parent(repository, commit) != tip:
         return Merged("moved", None)
-    connection.execute(_SQL.insert_merge, values)
-    connection.execute(_SQL.complete_task, values)
+    connection.execute(_SQL.insert_merge, asked | {"target": target, "commit": commit, "verdict": verdict})
+    tasks.complete(connection, task, commit)
     if before:
         return Merged("already", commit)
     faults.point("merge.move.before")
     if trees.move_ref(repository, target, commit, tip):
         faults.point("merge.move.after")
         return Merged("merged", commit)
-    raise Refused(f"{target} was moved by something that holds no lock on goal run {run['id']}; nothing was merged")
+    raise Refused(f"{target} was moved by something that holds no lock on goal run {run.id}; nothing was merged")

@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from include.errors import BadInput
-
-
-class Frozen(BaseModel):
-    """Frozen, nothing extra."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from include.frozen import Frozen
 
 
 class ToolUse(Frozen):
@@ -26,7 +21,7 @@ class ToolUse(Frozen):
     input: dict[str, Any] = Field(default_factory=dict)
 
 
-class Fault(Frozen):
+class PlayedFault(Frozen):
     """What goes wrong instead of the turn, the first ``times`` times that it is asked for (null: always)."""
 
     status: int | None = Field(default=None, description="HTTP status: 400, 401, 429, 500, 503, 529.")
@@ -37,7 +32,7 @@ class Fault(Frozen):
     times: int | None = Field(default=None, ge=1)
 
 
-class Turn(Frozen):
+class PlayedTurn(Frozen):
     """One answer of the model."""
 
     text: str = ""
@@ -45,7 +40,7 @@ class Turn(Frozen):
     plan: dict[str, Any] | None = Field(default=None, description="Said as JSON text (structured output).")
     stop_reason: str | None = Field(default=None, description="Default: tool_use if there are tools, else end_turn.")
     delay_s: float = Field(default=0, ge=0)
-    fault: Fault | None = None
+    fault: PlayedFault | None = None
 
 
 class Playbook(Frozen):
@@ -53,8 +48,8 @@ class Playbook(Frozen):
 
     goal_matches: str = Field(description="A regular expression that is searched for in the first message, without regard to case.")
     plan: dict[str, Any] | None = Field(default=None, description="Short for plans: [{plan: …}].")
-    plans: tuple[Turn, ...] = Field(default=(), description="The n-th planning call gets the n-th, later ones the last.")
-    tasks: dict[str, tuple[tuple[Turn, ...], ...]] = Field(
+    plans: tuple[PlayedTurn, ...] = Field(default=(), description="The n-th planning call gets the n-th, later ones the last.")
+    tasks: dict[str, tuple[tuple[PlayedTurn, ...], ...]] = Field(
         default_factory=dict, description="Per task key: attempts, each a list of turns."
     )
     answers: tuple[str, ...] = Field(default=(), description="To ask_master: the n-th question gets the n-th, later ones the last.")
@@ -64,8 +59,8 @@ class Playbook(Frozen):
         re.compile(self.goal_matches)
         return self
 
-    def turn(self, purpose: str, number: int, turn: int) -> Turn | None:
-        """The turn at an address, or None.
+    def turn(self, purpose: str, number: int, turn: int) -> PlayedTurn | None:
+        """Find the turn at an address, or None.
 
         Args:
             purpose: ``plan``, ``answer``, or a task's key.
@@ -77,15 +72,15 @@ class Playbook(Frozen):
             turns = attempts[min(number, len(attempts)) - 1] if attempts else ()
             return turns[turn - 1] if turn <= len(turns) else None
         if purpose == "plan":
-            plans = self.plans or ((Turn(plan=self.plan),) if self.plan is not None else ())
+            plans = self.plans or ((PlayedTurn(plan=self.plan),) if self.plan is not None else ())
             return plans[min(number, len(plans)) - 1] if plans else None
         if purpose == "answer" and self.answers:
-            return Turn(text=json.dumps({"answer": self.answers[min(number, len(self.answers)) - 1]}))
+            return PlayedTurn(text=json.dumps({"answer": self.answers[min(number, len(self.answers)) - 1]}))
         return None
 
 
 def read(folders: list[Path]) -> list[Playbook]:
-    """All playbooks (``*.yaml``) of these folders, or of these files, in the order given, then by name.
+    """Read all playbooks (``*.yaml``) of these folders, or of these files, in the order given, then by name.
 
     Raises:
         BadInput: a file is not a playbook; the message names file, place and problem.
@@ -102,5 +97,5 @@ def _read_file(file: Path) -> Playbook:
 
 
 def find(playbooks: list[Playbook], first_message: str) -> Playbook | None:
-    """The first playbook whose ``goal_matches`` is found in a conversation's first message."""
+    """Find the first playbook whose ``goal_matches`` is found in a conversation's first message."""
     return next((book for book in playbooks if re.search(book.goal_matches, first_message, re.IGNORECASE)), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,13 +17,12 @@ from include.database.unit_of_work import Connection
 from include.errors import BadPlan, ModelFailed
 from include.frozen import Frozen, problems
 from include.goals import planning
+from include.goals.models import GoalRun
 from include.plans import rules
 from include.plans.models import Plan
 from include.settings import Settings
 
 _SQL = load(__file__)
-GoalRun = Any
-"""Until the goals' rows are types: then ``include.goals.models.GoalRun``."""
 TRIES = 2
 MAX_TOKENS = 16_000
 """Output tokens of a plan."""
@@ -108,15 +106,15 @@ def parse(text: str) -> Plan | list[str]:
 
 def findings_of(connection: Connection, settings: Settings, run: GoalRun, plan: Plan) -> list[str]:
     """Check a plan against the agent, the goal and the settings."""
-    return rules.check(
-        plan,
-        catalog.names(),
-        agents.capabilities(connection, run.agent),
-        run.budget_micro / 1e6,
-        max(60, int(run.seconds_left) + 1),
-        settings.max_tasks,
-        settings.max_width,
+    limits = rules.Limits(
+        workers=catalog.names(),
+        capabilities=agents.capabilities(connection, run.agent),
+        budget_usd=run.budget_micro / 1e6,
+        deadline_s=max(60, int(run.seconds_left) + 1),
+        max_tasks=settings.max_tasks,
+        max_width=settings.max_width,
     )
+    return rules.check(plan, limits)
 
 
 def store(connection: Connection, run: GoalRun, plan: Plan) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
-from include.plans.models import Plan
+from include.plans.models import Plan, Task
 
 RESERVED = frozenset({"plan", "answer", "land", "report", "outcome"})
 """Keys that would be mistaken for a model call's purpose or a step of the whole goal."""
 
 
-def check(
-    plan: Plan, workers: Collection[str], capabilities: Collection[str], budget_usd: float, deadline_s: int, max_tasks: int, max_width: int
-) -> list[str]:
-    """Everything that is wrong with a plan.
+class Limits(NamedTuple):
+    """What a plan may name, cost and take."""
 
-    Args:
-        workers: names of the known worker definitions.
-        capabilities: the agent's.
-        budget_usd: the goal's.
-        deadline_s: the goal's, in seconds.
-        max_tasks: most tasks in a plan.
-        max_width: most tasks that may run side by side.
+    workers: Collection[str]  # names of the known worker definitions
+    capabilities: Collection[str]  # the agent's
+    budget_usd: float  # the goal's
+    deadline_s: int  # the goal's, in seconds
+    max_tasks: int
+    max_width: int  # most tasks that may run side by side
+
+
+def check(plan: Plan, limits: Limits) -> list[str]:
+    """Find everything that is wrong with a plan.
 
     Returns:
         One sentence a finding; empty: the plan may be stored.
@@ -30,22 +32,23 @@ def check(
     keys = [task.key for task in plan.tasks]
     findings = [f"the key {key!r} is used twice" for key in sorted({key for key in keys if keys.count(key) > 1})]
     findings += [f"the key {key!r} is taken: model calls for planning and questions have it" for key in sorted(RESERVED & set(keys))]
-    if len(keys) > max_tasks:
-        findings.append(f"{len(keys)} tasks are more than the {max_tasks} that a plan may have")
-    for task in plan.tasks:
-        name = f"task {task.key!r}"
-        findings += [f"{name} depends on {other!r}, which is not in the plan" for other in task.depends_on if other not in keys]
-        if task.worker not in workers:
-            findings.append(f"{name} names the unknown worker {task.worker!r} (known: {', '.join(sorted(workers))})")
-        findings += [f"{name} asks for {one!r}, which the agent may not grant" for one in task.capabilities if one not in capabilities]
-        if task.lease.max_usd > budget_usd:
-            findings.append(f"{name} may cost ${task.lease.max_usd:g}, more than the goal's budget of ${budget_usd:g}")
-        if task.lease.max_minutes * 60 > deadline_s:
-            findings.append(
-                f"{name} may take {task.lease.max_minutes} minutes, longer than the goal's deadline of {deadline_s // 60} minutes"
-            )
-    if not findings:
-        findings += _shape(plan, max_width)
+    if len(keys) > limits.max_tasks:
+        findings.append(f"{len(keys)} tasks are more than the {limits.max_tasks} that a plan may have")
+    findings += [finding for task in plan.tasks for finding in _of_task(task, keys, limits)]
+    return findings or _shape(plan, limits.max_width)
+
+
+def _of_task(task: Task, keys: list[str], limits: Limits) -> list[str]:
+    name, lease = f"task {task.key!r}", task.lease
+    findings = [f"{name} depends on {other!r}, which is not in the plan" for other in task.depends_on if other not in keys]
+    if task.worker not in limits.workers:
+        findings.append(f"{name} names the unknown worker {task.worker!r} (known: {', '.join(sorted(limits.workers))})")
+    findings += [f"{name} asks for {one!r}, which the agent may not grant" for one in task.capabilities if one not in limits.capabilities]
+    if lease.max_usd > limits.budget_usd:
+        findings.append(f"{name} may cost ${lease.max_usd:g}, more than the goal's budget of ${limits.budget_usd:g}")
+    if lease.max_minutes * 60 > limits.deadline_s:
+        minutes = limits.deadline_s // 60
+        findings.append(f"{name} may take {lease.max_minutes} minutes, longer than the goal's deadline of {minutes} minutes")
     return findings
 
 

@@ -1,12 +1,13 @@
-"""The one way in which our side runs git: an environment from nothing, no hooks, no filters of ours, no network."""
+"""The one way in which our side runs git on its own account: an environment from nothing, no hooks, no filters of ours, no network."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import IO, Any, Literal, NamedTuple
 
 from include.errors import GitFailed
 
@@ -32,16 +33,34 @@ _SMALL_WINDOWS = ("core.packedGitWindowSize=32m", "core.packedGitLimit=256m")  #
 _LIMITED = ("/bin/sh", "-c", 'ulimit -t 5 && ulimit -v 1048576 && ulimit -f 524288 && exec git "$@"', "airlock-git")
 
 
+class How(NamedTuple):
+    """How git is run, where it is not run as usual.
+
+    Attributes:
+        environment: more variables.
+        protocol: the one transport that this call may use: ``none`` or ``file``.
+        allowed: exit codes that are answers.
+        timeout_s: seconds after which it is killed.
+        limited: bound processor time (5 s), memory (1 GiB) and file size (256 MiB): for bytes that a worker chose.
+    """
+
+    environment: Mapping[str, str] = MappingProxyType({})
+    protocol: Literal["none", "file"] = "none"
+    allowed: tuple[int, ...] = (0,)
+    timeout_s: float = 300
+    limited: bool = False
+
+
+AS_USUAL = How()
+BY_FILE = How(protocol="file")
+
+
 def run(
     args: Sequence[str],
     repository: Path | None = None,
+    how: How = AS_USUAL,
     *,
     stdin: bytes | IO[bytes] = b"",
-    environment: dict[str, str] | None = None,
-    protocol: str = "none",
-    allowed: Sequence[int] = (0,),
-    timeout_s: float = 300,
-    limited: bool = False,
     into: IO[bytes] | None = None,
 ) -> bytes:
     """Run git and return what it printed.
@@ -50,49 +69,42 @@ def run(
         args: after ``git``; each is one argument, no shell reads them.
         repository: ``--git-dir``; None for a call that needs none, or that names its own.
         stdin: bytes, or an open file whose descriptor git gets as it stands.
-        environment: more variables.
-        protocol: the one transport that this call may use: ``none`` or ``file``.
-        allowed: exit codes that are answers.
-        timeout_s: seconds after which it is killed.
-        limited: bound processor time (5 s), memory (1 GiB) and file size (256 MiB): for bytes that a worker chose.
         into: an open file that gets what it prints; nothing is returned then.
 
     Raises:
         GitFailed: another exit code, a signal, or no end in time; the message holds what git said.
     """
-    return finish(args, repository, stdin, environment, protocol, allowed, timeout_s, limited, into)[1]
+    return finish(args, repository, how, stdin=stdin, into=into)[1]
 
 
 def finish(
     args: Sequence[str],
     repository: Path | None = None,
+    how: How = AS_USUAL,
+    *,
     stdin: bytes | IO[bytes] = b"",
-    environment: dict[str, str] | None = None,
-    protocol: str = "none",
-    allowed: Sequence[int] = (0,),
-    timeout_s: float = 300,
-    limited: bool = False,
     into: IO[bytes] | None = None,
 ) -> tuple[int, bytes]:
-    """As ``run``, with the exit code."""
-    command = _command(args, repository, protocol, limited)
+    """Run git as ``run`` does, and return its exit code too."""
+    command = _command(args, repository, how)
     source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    path = os.environ.get("PATH", os.defpath)
     try:
         done = subprocess.run(
-            [*_LIMITED, *command[1:]] if limited else command,
+            [*_LIMITED, *command[1:]] if how.limited else command,
             stdout=into or subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_ENVIRONMENT | {"PATH": os.environ.get("PATH", os.defpath), "GIT_ALLOW_PROTOCOL": protocol} | (environment or {}),
+            env={**_ENVIRONMENT, "PATH": path, "GIT_ALLOW_PROTOCOL": how.protocol, **how.environment},
             cwd="/",
-            timeout=timeout_s,
+            timeout=how.timeout_s,
             check=False,
             **source,
         )
     except subprocess.TimeoutExpired:
-        raise GitFailed(f"git {args[0]} did not end within {timeout_s:g} s") from None
+        raise GitFailed(f"git {args[0]} did not end within {how.timeout_s:g} s") from None
     except OSError as error:
         raise GitFailed(f"git could not be started: {error}. Install git 2.38 or newer.") from error
-    if done.returncode not in allowed:
+    if done.returncode not in how.allowed:
         said = done.stderr.decode(errors="replace").strip()[-2000:] or f"exit code {done.returncode}"
         failure = GitFailed(f"git {args[0]} failed: {said}")
         failure.add_note((done.stdout or b"").decode(errors="replace")[-20_000:])
@@ -101,16 +113,16 @@ def finish(
 
 
 def last_output(error: GitFailed) -> str:
-    """What a failed git printed, with what it complained of."""
+    """Return what a failed git printed, with what it complained of."""
     return "\n".join([*getattr(error, "__notes__", []), str(error)])
 
 
-def text(args: Sequence[str], repository: Path | None = None, **options: object) -> str:
-    """As ``run``, as text without the newline at the end."""
-    return run(args, repository, **options).decode("utf-8", errors="surrogateescape").rstrip("\n")  # type: ignore[arg-type]
+def text(args: Sequence[str], repository: Path | None = None, how: How = AS_USUAL) -> str:
+    """Run git as ``run`` does, and return text without the newline at the end."""
+    return run(args, repository, how).decode("utf-8", errors="surrogateescape").rstrip("\n")
 
 
-def _command(args: Sequence[str], repository: Path | None, protocol: str, limited: bool) -> list[str]:
-    more = (f"protocol.{protocol}.allow=always",) if protocol != "none" else ()
-    settings = [word for setting in (*_CONFIGURATION, *more, *(_SMALL_WINDOWS if limited else ())) for word in ("-c", setting)]
+def _command(args: Sequence[str], repository: Path | None, how: How) -> list[str]:
+    more = (f"protocol.{how.protocol}.allow=always",) if how.protocol != "none" else ()
+    settings = [word for setting in (*_CONFIGURATION, *more, *(_SMALL_WINDOWS if how.limited else ())) for word in ("-c", setting)]
     return ["git", *settings, *([f"--git-dir={repository}"] if repository else []), *args]

@@ -47,7 +47,7 @@ class Push(NamedTuple):
     commit: str
 
 
-class Left(Enum):
+class Leftover(Enum):
     """What was found of a push that is written down."""
 
     NOTHING = "nothing"
@@ -91,7 +91,7 @@ def strike_out(mirror: Path) -> None:
     (mirror / _NOTE).unlink(missing_ok=True)
 
 
-def undo(mirror: Path) -> Left:
+def undo(mirror: Path) -> Leftover:
     """Undo what is left of the push that is written down, and strike it out; but not while its locks may be a living git's.
 
     The caller is ``alone``, so that no push of ours is under way. Only what is, byte for byte, the pushed commit's is taken back; if any
@@ -101,24 +101,24 @@ def undo(mirror: Path) -> Left:
     try:
         push, since = Push(*json.loads(note.read_text())), note.stat().st_mtime_ns
     except FileNotFoundError:
-        return Left.NOTHING
+        return Leftover.NOTHING
     except (ValueError, TypeError):  # written while the machine died
         strike_out(mirror)
-        return Left.NOTHING
+        return Leftover.NOTHING
     try:
         place = _place(push.path, push.ref)
         had_locks = any(lock.exists() for lock in place.locks)
         if not _clear(place, since):
-            return Left.LOCKED
+            return Leftover.LOCKED
         undone = _take_back(mirror, place.tree, push) if place.tree is not None else False
     except GitFailed:  # the push to come tells what is wrong with the repository
         had_locks = undone = False
     strike_out(mirror)
-    return Left.UNDONE if undone or had_locks else Left.NOTHING
+    return Leftover.UNDONE if undone or had_locks else Leftover.NOTHING
 
 
 def locks_of(path: str, ref: str) -> list[str]:
-    """The locks on a branch, and on the work tree that has it checked out: of a git that runs, or of one that was killed."""
+    """List the locks on a branch, and on the work tree that has it checked out: of a git that runs, or of one that was killed."""
     try:
         return [str(lock) for lock in _place(path, ref).locks if lock.exists()]
     except GitFailed:
@@ -245,4 +245,4 @@ def _staged_unlike(tree: Path, commit: str) -> set[str]:
 
 
 def _in(tree: Path, *args: str, environment: dict[str, str] | None = None) -> str:
-    return git.text(["-C", str(tree), *args], environment=environment)
+    return git.text(["-C", str(tree), *args], how=git.How(environment or {}))

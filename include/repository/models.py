@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from include.frozen import Frozen
 
 
-class FileChange(BaseModel):
+class FileChange(Frozen):
     """One path that differs between two commits. ``patch`` is text, capped; empty for a binary file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     action: Literal["created", "modified", "deleted"]
@@ -27,12 +25,12 @@ class Candidate(NamedTuple):
     parents: tuple[str, ...]
 
 
-class Conflict(NamedTuple):
+class MergeConflict(NamedTuple):
     """Two commits that cannot be merged: the paths, and git's words on each."""
 
     paths: tuple[str, ...]
     messages: tuple[str, ...]
 
     def words(self) -> str:
-        """One sentence."""
+        """Say where they conflict, in one sentence."""
         return f"conflict in {', '.join(self.paths[:10])}" + (f" and {len(self.paths) - 10} more" if len(self.paths) > 10 else "")

@@ -10,14 +10,13 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from include.errors import BundleRefused, GitFailed
 from include.repository import git, rules, trees
-from include.settings import Settings
 
 STALE_S = 3600
 """Seconds after which a quarantine is a leftover. Each git call on one ends within a minute."""
@@ -26,7 +25,7 @@ _RAW = (
 )  # fmt: skip
 
 
-def accept(settings: Settings, mirror: Path, handin: Path, base_commit: str, task_run: str, epoch: int) -> str:  # noqa: ARG001
+def accept(mirror: Path, handin: Path, base_commit: str, task_run: str, epoch: int) -> str:
     """Take a worker's bundle into the mirror as ``refs/tasks/<task run>/<epoch>``; a second call recognises the first.
 
     Args:
@@ -111,17 +110,21 @@ def _apart(mirror: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         shutil.rmtree(objects, ignore_errors=True)
 
 
+def _bounded(environment: dict[str, str]) -> git.How:
+    return git.How(environment, timeout_s=60, limited=True)
+
+
 def _unpack(mirror: Path, file: IO[bytes], environment: dict[str, str]) -> None:
     asked = ["index-pack", "--stdin", "--fix-thin", "--strict", "--threads=1", f"--max-input-size={rules.MAX_BUNDLE_BYTES}"]
     try:
-        git.run(asked, mirror, stdin=file, environment=environment, timeout_s=60, limited=True)
+        git.run(asked, mirror, _bounded(environment), stdin=file)
     except GitFailed as error:
         raise BundleRefused(f"git's own check refuses the pack, or it is too large to unpack: {error}") from error
 
 
 def _check(mirror: Path, tip: str, base: str, environment: dict[str, str]) -> None:
     def ask(*args: str, stdin: bytes = b"") -> bytes:
-        return git.run(args, mirror, stdin=stdin, environment=environment, timeout_s=60, limited=True)
+        return git.run(args, mirror, _bounded(environment), stdin=stdin)
 
     try:
         if ask("cat-file", "-t", tip) != b"commit\n":
@@ -157,7 +160,7 @@ def _check_changes(raw: bytes, count: bool) -> None:
         rules.check_mode(change)
 
 
-def _check_links(ask, raw: bytes) -> None:  # type: ignore[no-untyped-def]
+def _check_links(ask: Callable[..., bytes], raw: bytes) -> None:
     for change in rules.raw_changes(raw):
         if rules.is_symlink(change):
             rules.check_link(change.path, ask("cat-file", "blob", change.blob))

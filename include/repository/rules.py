@@ -131,7 +131,7 @@ def check_mode(change: RawChange) -> None:
 
 
 def is_symlink(change: RawChange) -> bool:
-    """True if the path becomes a symbolic link."""
+    """Say whether the path becomes a symbolic link."""
     return change.mode == _SYMLINK
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from include.errors import GitFailed
 from include.repository import git
-from include.repository.models import Candidate, Conflict, FileChange
+from include.repository.models import Candidate, FileChange, MergeConflict
 from include.repository.rules import numstat, patches, raw_changes
 
 ZERO = "0" * 40
@@ -22,7 +22,7 @@ _DIFF = ("diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", "--no-textcon
 
 
 def resolve(mirror: Path, name: str) -> str:
-    """The commit that a ref or an id names.
+    """Find the commit that a ref or an id names.
 
     Raises:
         GitFailed: there is none.
@@ -31,39 +31,41 @@ def resolve(mirror: Path, name: str) -> str:
 
 
 def find(mirror: Path, ref: str) -> str | None:
-    """As ``resolve``; None if there is no such ref."""
-    code, out = git.finish(["rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"], mirror, allowed=(0, 1, 128))
+    """Find the commit that a ref names, or None: there is no such ref."""
+    code, out = git.finish(
+        ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"], mirror, git.How(allowed=(0, 1, 128))
+    )
     return out.decode().strip() if code == 0 else None
 
 
 def tree_of(mirror: Path, commit: str) -> str:
-    """The tree of a commit."""
+    """Find the tree of a commit."""
     return git.text(["rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}"], mirror)
 
 
 def first_parent(mirror: Path, commit: str) -> str | None:
-    """The first parent of a commit; None for a root."""
+    """Find the first parent of a commit; None for a root."""
     return find(mirror, f"{commit}^1")
 
 
 def committed_at(mirror: Path, commit: str) -> int:
-    """The committer's date of a commit, seconds since 1970."""
+    """Read the committer's date of a commit, seconds since 1970."""
     return int(git.text(["show", "-s", "--format=%ct", "--end-of-options", commit], mirror))
 
 
 def files(mirror: Path, commit: str) -> list[str]:
-    """All paths of a commit."""
+    """List all paths of a commit."""
     listed = git.text(["ls-tree", "-r", "-z", "--name-only", "--full-tree", commit], mirror)
     return [path for path in listed.split("\0") if path]
 
 
 def is_ancestor(mirror: Path, older: str, newer: str) -> bool:
-    """True if ``newer`` holds all that ``older`` holds."""
-    return git.finish(["merge-base", "--is-ancestor", older, newer], mirror, allowed=(0, 1))[0] == 0
+    """Say whether ``newer`` holds all that ``older`` holds."""
+    return git.finish(["merge-base", "--is-ancestor", older, newer], mirror, git.How(allowed=(0, 1)))[0] == 0
 
 
 def diff(mirror: Path, before: str, after: str) -> list[FileChange]:
-    """What changed between two commits, path by path; a rename is a deletion and a creation."""
+    """Compare two commits path by path; a rename is a deletion and a creation."""
     counts = numstat(git.run([*_with("--numstat"), before, after], mirror))
     body = git.run([*_with("--patch", "--unified=3"), before, after], mirror)
     shown = patches(body, MAX_PATCH_CHARS) if len(body) <= MAX_DIFF_BYTES else []
@@ -79,7 +81,9 @@ def _with(*options: str) -> list[str]:
     return [_DIFF[0], *options, *_DIFF[1:]]
 
 
-def merge_in_memory(mirror: Path, ours: str, theirs: str, message: str, trailers: Mapping[str, str], when: int) -> Candidate | Conflict:
+def merge_in_memory(
+    mirror: Path, ours: str, theirs: str, message: str, trailers: Mapping[str, str], when: int
+) -> Candidate | MergeConflict:
     """Merge two commits without a work tree; the same arguments always give the same commit.
 
     Args:
@@ -92,18 +96,18 @@ def merge_in_memory(mirror: Path, ours: str, theirs: str, message: str, trailers
     if is_ancestor(mirror, theirs, ours):
         return Candidate(ours, tree_of(mirror, ours), (ours,))
     asked = ["merge-tree", "--write-tree", "-z", "--name-only", "--messages", ours, theirs]
-    code, out = git.finish(asked, mirror, allowed=(0, 1))
+    code, out = git.finish(asked, mirror, git.How(allowed=(0, 1)))
     records = out.decode("utf-8", errors="replace").split("\0")
     if code == 1:
         return _conflict(records)
     full = message.rstrip() + "\n\n" + "".join(f"{name}: {value}\n" for name, value in trailers.items())
     dates = {"GIT_AUTHOR_DATE": f"{when} +0000", "GIT_COMMITTER_DATE": f"{when} +0000"}
     asked = ["commit-tree", records[0], "-p", ours, "-p", theirs]
-    commit = git.run(asked, mirror, stdin=full.encode("utf-8", errors="replace"), environment=git.IDENTITY | dates)
+    commit = git.run(asked, mirror, git.How(git.IDENTITY | dates), stdin=full.encode("utf-8", errors="replace"))
     return Candidate(commit.decode().strip(), records[0], (ours, theirs))
 
 
-def _conflict(records: list[str]) -> Conflict:
+def _conflict(records: list[str]) -> MergeConflict:
     """Records: tree, paths, an empty one; then per message a count, that many paths, a type, a text."""
     end = records.index("", 1)
     paths, rest, messages = records[1:end], records[end + 1 :], []
@@ -113,7 +117,7 @@ def _conflict(records: list[str]) -> Conflict:
         if kind.startswith("CONFLICT"):
             messages.append(words.strip())
         rest = rest[3 + count :]
-    return Conflict(tuple(dict.fromkeys(paths)), tuple(messages))
+    return MergeConflict(tuple(dict.fromkeys(paths)), tuple(messages))
 
 
 def move_ref(mirror: Path, ref: str, new: str, old: str) -> bool:

@@ -21,7 +21,7 @@ _Handler = Callable[[Request], Awaitable[Response]]
 
 
 def application(attempts: Attempts, image: str) -> Starlette:
-    """The HTTP application behind the warden's socket."""
+    """Make the HTTP application behind the warden's socket."""
     calls = _Calls(attempts, image)
     table: list[tuple[str, str, _Handler]] = [
         ("GET", "/_ping", calls.ping),
@@ -69,18 +69,18 @@ class _Calls:
         return JSONResponse({"Id": name, "Warnings": []}, 201)
 
     async def start(self, request: Request) -> Response:
-        return Response(status_code=204 if await self._ready().start(request.path_params["name"]) else 304)
+        return Response(status_code=204 if await self._ready().start(_name(request)) else 304)
 
     async def inspect(self, request: Request) -> Response:
-        return JSONResponse(_inspected(request.path_params["name"], self._image, self._state(request)))
+        return JSONResponse(_inspected(_name(request), self._image, self._state(request)))
 
     async def logs(self, request: Request) -> Response:
         self._state(request)
-        written = await self._attempts.logs(request.path_params["name"])
+        written = await self._attempts.logs(_name(request))
         return Response(b"\x01\0\0\0" + len(written).to_bytes(4, "big") + written, media_type="application/octet-stream")
 
     def _state(self, request: Request) -> str:
-        name = request.path_params["name"]
+        name = _name(request)
         state = self._ready().state(name)
         if state is None:
             raise NotFound(f"There is no sandbox {name} on this node.")
@@ -90,6 +90,11 @@ class _Calls:
         if not self._attempts.ready:
             raise Unavailable("The warden is still bringing order after its start, or PostgreSQL does not answer. Ask again in a second.")
         return self._attempts
+
+
+def _name(request: Request) -> str:
+    """The sandbox that the path of a call names."""
+    return str(request.path_params["name"])
 
 
 def _inspected(name: str, image: str, state: str) -> dict[str, Any]:

@@ -17,9 +17,11 @@ import psycopg
 from include import faults
 from include.database.unit_of_work import async_transaction
 from include.errors import NotFound, SandboxFailed, Unavailable
-from include.sandbox import bubblewrap, folders, leftovers, store, workspace
+from include.leases import sandboxes
+from include.sandbox import bubblewrap, leftovers, store, workspace
 from include.sandbox.engine import Engine
-from include.sandbox.models import Evidence, Exit, Handin, LeaseRow, Mount, Spec
+from include.sandbox.maker import Maker
+from include.sandbox.models import Evidence, Exit, Handin, LeaseRow
 from include.sandbox.relay_link import RelayLink
 from include.settings import Settings
 
@@ -39,14 +41,13 @@ class Attempts:
     """
 
     def __init__(self, settings: Settings, engine: Engine, link: RelayLink, root: Path, quota: bool) -> None:
-        self._settings, self._engine, self._link, self._root, self._quota = settings, engine, link, root, quota
+        self._settings, self._engine, self._link, self._root = settings, engine, link, root
+        self._maker = Maker(settings, engine, link, root, quota)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._made: dict[str, LeaseRow] = {}  # stands in the engine
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._because: dict[str, str] = {}
-        self._copying = asyncio.Lock()  # held while a copy for all sandboxes may be in the making
         self.ready = False  # reconciled since the start
-        self._python, self._python_mount = folders.python_inside(root) if engine.rung == "bubblewrap" else ("python3", None)
 
     # -- asked for by a step -----------------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class Attempts:
         return "running" if name in self._watchers else "created"
 
     async def logs(self, name: str) -> bytes:
-        """What a live sandbox has written."""
+        """Read what a live sandbox has written."""
         return await self._engine.logs(name) if name in self._made else b""
 
     async def _live(self, name: str) -> LeaseRow:
@@ -109,38 +110,14 @@ class Attempts:
 
     async def _note_started(self, lease: LeaseRow) -> None:
         async with async_transaction("warden") as connection:
-            await store.started(connection, lease.id)
+            await sandboxes.started(connection, lease.id)
 
     # -- made --------------------------------------------------------------------------------------------------------------
 
     async def _make(self, name: str) -> None:
         lease = await self._live(name)
-        async with async_transaction("warden") as connection:
-            keys = await store.keys(connection, lease.id) if lease.kind == "work" else None
-        if lease.kind == "work" and keys is None:
-            raise SandboxFailed(f"The keys of {name} are gone: the attempt has ended. Ask for a new one.")
-        await self._engine.remove(name)  # of a try that was cut off
-        folder, uid = self._root / name, self._engine.uid(name)
-        async with self._copying:
-            toolbox = await asyncio.to_thread(folders.toolbox, self._settings, self._root)
-        await asyncio.to_thread(workspace.make, folder, lease, keys, self._settings.bundles_dir, uid, self._quota)
-        if lease.kind == "work":
-            self._link.open(name, str(lease.task_run), folder / "task")
-        await self._engine.create(self._spec(lease, folder, toolbox, uid))
+        await self._maker.make(lease)
         self._made[name] = lease
-
-    def _spec(self, lease: LeaseRow, folder: Path, toolbox: Path, uid: int | None) -> Spec:
-        mounts = [
-            Mount(toolbox, "/opt/airlock", False),
-            Mount(folder / "task", "/run/task", False),
-            Mount(folder / "workspace", "/workspace", True),
-        ]
-        if lease.kind == "work":
-            mounts.append(Mount(folder / "secret", "/run/secret", True))
-        if self._python_mount:
-            mounts.append(self._python_mount)
-        own = uid if uid is not None else folder.stat().st_uid
-        return Spec(lease.sandbox, lease.id, lease.kind, folder, tuple(mounts), lease.seconds_at_most, own, self._python)
 
     # -- watched and ended -------------------------------------------------------------------------------------------------
 
@@ -166,7 +143,7 @@ class Attempts:
                 await self._end(lease, Exit(None))
 
     async def _end(self, lease: LeaseRow, exit_: Exit) -> None:
-        """Evidence, then removal, then the lease's row; each is tried until it is done."""
+        """Store the evidence, then remove the sandbox, then end the lease; each is tried until it is done."""
         name, folder = lease.sandbox, self._root / lease.sandbox
         written = await _insist(lambda: self._engine.logs(name)) or await asyncio.to_thread(bubblewrap.read_log, folder)
         handin = await asyncio.to_thread(_take, folder, self._settings.handins_dir, lease)
@@ -188,7 +165,7 @@ class Attempts:
 
     async def _ended(self, lease: LeaseRow) -> None:
         async with async_transaction("warden") as connection:
-            await store.ended(connection, lease.id)
+            await sandboxes.ended(connection, lease.id)
             faults.point("warden.end.before-commit")
 
     # -- after a restart ---------------------------------------------------------------------------------------------------
@@ -201,19 +178,18 @@ class Attempts:
         for name in sorted({*there, *self._directories(), *leases}):
             async with self._locks[name]:
                 await self._settle(name, leases.get(name), there.get(name))
-        await asyncio.to_thread(self._sweep_copies, set(), not self._made)
+        await self._maker.sweep(set(), toolboxes_too=not self._made)
 
     async def reap(self) -> None:
         """End whatever no live lease owns, beside what is being made and ended right now."""
         there = await self._engine.own()
         async with async_transaction("warden") as connection:
-            if forgotten := await store.forget_keys_of_ended(connection, self._settings.node):
+            if forgotten := await sandboxes.forget_keys_of_ended(connection, self._settings.node):
                 log.info("deleted the keys of %d ended attempts", forgotten)
             leases = {lease.sandbox: lease for lease in await store.unended(connection, self._settings)}
         for name in sorted({*there, *self._directories(), *self._made} - set(leases)):
             await self._reap_one(name)
-        async with self._copying:
-            await asyncio.to_thread(self._sweep_copies, {str(lease.id) for lease in leases.values()}, False)
+        await self._maker.sweep({str(lease.id) for lease in leases.values()}, toolboxes_too=False)
 
     async def _reap_one(self, name: str) -> None:
         async with self._locks[name]:
@@ -257,15 +233,6 @@ class Attempts:
         await self._engine.remove(name)
         await asyncio.to_thread(leftovers.end_processes, self._root, name)
         await asyncio.to_thread(workspace.remove, self._root / name)
-
-    def _sweep_copies(self, in_the_making: set[str], toolboxes_too: bool) -> None:
-        """Half-made copies but those of the named leases; and old toolboxes while no sandbox that may mount them lives."""
-        toolboxes = sorted(self._root.glob(".toolbox-*"), key=lambda path: path.stat().st_mtime) if toolboxes_too else []
-        for path in (*self._root.glob(".*.part-*"), *self._root.glob(".probe-*"), *toolboxes[:-1]):
-            workspace.remove(path)
-        for part in self._settings.handins_dir.glob("*.part"):
-            if part.stem not in in_the_making:
-                part.unlink(missing_ok=True)
 
 
 def _take(folder: Path, handins: Path, lease: LeaseRow) -> Handin:

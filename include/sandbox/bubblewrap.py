@@ -75,7 +75,7 @@ class BubblewrapEngine:
         self._slots: dict[str, Slot] = {}
 
     def uid(self, name: str) -> int | None:
-        """As root every sandbox has a uid slot of its own; else all run as the warden's user."""
+        """Give the sandbox a uid slot of its own, as root; None: all run as the warden's user."""
         if os.geteuid() != 0:
             return None
         if name not in self._slots:
@@ -111,7 +111,7 @@ class BubblewrapEngine:
                 stdout=pipe,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(filter_fd,),
-                env={"PATH": os.environ["PATH"]},
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 cwd="/",
             )
         finally:
@@ -157,7 +157,7 @@ class BubblewrapEngine:
             await sandbox.process.wait()
 
     async def logs(self, name: str) -> bytes:
-        """The last MiB, from the attempt's own files, also of one that died with an earlier warden."""
+        """Read the last MiB, from the attempt's own files, also of one that died with an earlier warden."""
         sandbox = self._sandboxes.get(name)
         return read_log(sandbox.spec.folder) if sandbox else b""
 
@@ -171,7 +171,7 @@ class BubblewrapEngine:
             slot.release()
 
     async def own(self) -> dict[str, str]:
-        """What this process started."""
+        """List what this process started."""
         return {name: _state(sandbox.process) for name, sandbox in self._sandboxes.items()}
 
     def _known(self, name: str) -> _Sandbox:
@@ -220,12 +220,12 @@ async def _pump(sandbox: _Sandbox) -> None:
 
 
 def read_log(folder: Path) -> bytes:
-    """The last MiB of an attempt's two log files."""
+    """Read the last MiB of an attempt's two log files."""
     pieces = [path.read_bytes() for path in (folder / "log.1", folder / "log") if path.exists()]
     return b"".join(pieces)[-profile.LOG_BYTES :]
 
 
 def usable() -> str:
-    """Why process sandboxes cannot run here; empty: they can."""
+    """Say why process sandboxes cannot run here; empty: they can."""
     missing = [tool for tool in ("bwrap", "prlimit", *(("setpriv",) if os.geteuid() == 0 else ())) if not shutil.which(tool)]
     return f"{', '.join(missing)} not installed (packages bubblewrap and util-linux)" if missing else ""

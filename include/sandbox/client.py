@@ -5,25 +5,33 @@ from __future__ import annotations
 import httpx
 
 from include.errors import SandboxFailed, Unavailable
-from include.settings import settings
+from include.fleet import service as fleet
+from include.frozen import Frozen
 
 _PATIENCE_S = 60.0
 
 
-def ensure_sandbox(name: str) -> None:
-    """Make and start the sandbox of a live lease; one that is there is adopted. If its lease is over, its evidence will say so.
+class Problem(Frozen):
+    """What the warden answers when it does not do what it was asked."""
+
+    message: str
+
+
+def ensure_sandbox(node: str, name: str) -> None:
+    """Have the warden of a node make and start the sandbox of a live lease; one that is there is adopted. If its lease is over, its
+    evidence will say so.
 
     Args:
+        node: ``leases.node``.
         name: ``leases.sandbox``.
 
     Raises:
         SandboxFailed: the warden could not.
-        Unavailable: the warden or PostgreSQL does not answer; try again.
+        Unavailable: the warden or PostgreSQL does not answer; try again. Or the node is another machine.
     """
-    socket = settings().warden_socket
-    with httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(socket), verify=False), base_url="http://warden/v1.41", timeout=_PATIENCE_S, verify=False
-    ) as warden:
+    socket = fleet.address_of(node).removeprefix("unix://")
+    transport = httpx.HTTPTransport(uds=socket, verify=False)
+    with httpx.Client(transport=transport, base_url="http://warden/v1.41", timeout=_PATIENCE_S, verify=False) as warden:
         try:
             _expect(warden.post("/containers/create", params={"name": name}, json={}), name, 201, 404, 409)
             _expect(warden.post(f"/containers/{name}/start"), name, 204, 304, 404)
@@ -35,8 +43,8 @@ def _expect(answer: httpx.Response, name: str, *wanted: int) -> None:
     if answer.status_code in wanted:
         return
     try:
-        message = str(answer.json()["message"])
-    except (ValueError, KeyError):
+        message = Problem.model_validate_json(answer.content).message
+    except ValueError:
         message = answer.text
     if answer.status_code == 503:
         raise Unavailable(message)

@@ -12,14 +12,14 @@ import httpx
 
 from include.errors import SandboxFailed, Unavailable
 from include.sandbox import profile
-from include.sandbox.models import Exit, Spec
+from include.sandbox.models import CONTAINERS, Exit, Inspected, Spec
 
 _PATIENCE_S = 30.0
 _HEADER = 8
 
 
 def client(docker_host: str, timeout_s: float = _PATIENCE_S) -> httpx.AsyncClient:
-    """A client of the engine at ``unix:///path``."""
+    """Make a client of the engine at ``unix:///path``."""
     transport = httpx.AsyncHTTPTransport(uds=docker_host.removeprefix("unix://"), limits=httpx.Limits(max_connections=None), verify=False)
     return httpx.AsyncClient(transport=transport, base_url="http://docker/v1.41", timeout=timeout_s, verify=False)
 
@@ -55,13 +55,13 @@ class DockerEngine:
         """Start it."""
         self._expect(await self._call("POST", f"/containers/{name}/start"), name, "start", 204, 304)
 
-    async def inspect(self, name: str) -> dict[str, Any] | None:
-        """What the engine knows of it, or None."""
+    async def inspect(self, name: str) -> Inspected | None:
+        """Ask the engine how it is, or None: it is not there."""
         answer = await self._call("GET", f"/containers/{name}/json")
         if answer.status_code == 404:
             return None
         self._expect(answer, name, "inspect", 200)
-        return dict(answer.json())
+        return Inspected.model_validate_json(answer.content)
 
     async def wait(self, name: str) -> Exit:
         """Wait for the end; an engine that is restarted meanwhile is asked again until it answers."""
@@ -71,8 +71,8 @@ class DockerEngine:
                 about = await self.inspect(name)
                 if about is None:
                     return Exit(None)
-                if about["State"]["Status"] in ("exited", "dead"):
-                    return Exit(about["State"]["ExitCode"], about["State"]["OOMKilled"])
+                if about.state.status in ("exited", "dead"):
+                    return Exit(about.state.exit_code, about.state.out_of_memory)
             except (httpx.HTTPError, Unavailable):
                 pass
             await asyncio.sleep(0.5)
@@ -91,15 +91,15 @@ class DockerEngine:
         self._expect(answer, name, "remove", 204, 404)
 
     async def own(self) -> dict[str, str]:
-        """Containers with our mark."""
+        """List the containers with our mark."""
         filters = json.dumps({"label": [f"{profile.OWNER_LABEL}={self._owner}"]})
         answer = await self._call("GET", "/containers/json", params={"all": "true", "filters": filters})
         self._expect(answer, "of ours", "list", 200)
         states = {"created": "created", "running": "running", "restarting": "running", "paused": "running"}
-        return {row["Names"][0].lstrip("/"): states.get(row["State"], "ended") for row in answer.json()}
+        return {each.name: states.get(each.state, "ended") for each in CONTAINERS.validate_json(answer.content)}
 
     async def logs(self, name: str) -> bytes:
-        """The last MiB of both outputs, read as a stream so that memory stays flat."""
+        """Read the last MiB of both outputs, read as a stream so that memory stays flat."""
         kept = bytearray()
         try:
             async with self._http.stream("GET", f"/containers/{name}/logs", params={"stdout": "true", "stderr": "true"}) as answer:

@@ -27,13 +27,13 @@ class Engine(Protocol):
         """End every process of it now; nothing happens if it is gone."""
 
     async def logs(self, name: str) -> bytes:
-        """The last MiB of what it wrote; still there after its end."""
+        """Read the last MiB of what it wrote; still there after its end."""
 
     async def remove(self, name: str) -> None:
         """Forget it; nothing happens if it is gone."""
 
     async def own(self) -> dict[str, str]:
-        """Sandboxes of this home and node, by name: ``created``, ``running`` or ``ended``."""
+        """List the sandboxes of this home and node, by name: ``created``, ``running`` or ``ended``."""
 
     def uid(self, name: str) -> int | None:
-        """Who owns what the sandbox may write; None: the warden's own user."""
+        """Say who owns what the sandbox may write; None: the warden's own user."""

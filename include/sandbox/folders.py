@@ -23,7 +23,7 @@ OLDEST_PYTHON: Final = (3, 11)
 
 
 def root(settings: Settings) -> Path:
-    """The folder of the attempts' directories: the setting, else home/sandboxes, else (root, and home is closed) under /var/lib."""
+    """Find the folder of the attempts' directories: the setting, else home/sandboxes, else (root, and home is closed) under /var/lib."""
     if settings.sandbox_root:
         return settings.sandbox_root
     beside = settings.home / "sandboxes"
@@ -33,12 +33,12 @@ def root(settings: Settings) -> Path:
 
 
 def owner(settings: Settings) -> str:
-    """Marks what belongs to this home's node, so that nobody sweeps the sandboxes of another home."""
+    """Make the mark of what belongs to this home's node, so that nobody sweeps the sandboxes of another home."""
     return f"{hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]}:{settings.node}"
 
 
 def searchable_by_all(path: Path) -> bool:
-    """Whether a process without rights can reach into this folder."""
+    """Say whether a process without rights can reach into this folder."""
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents) if folder.exists())
 
 
@@ -62,7 +62,7 @@ def prepare_root(settings: Settings) -> Path:
 
 
 def toolbox(settings: Settings, into: Path) -> Path:
-    """A copy of the toolbox that every sandbox can read and that does not change under it; made once for each content.
+    """Make a copy of the toolbox that every sandbox can read and that does not change under it; made once for each content.
 
     Raises:
         SandboxFailed: there is no worker.pyz.
@@ -99,7 +99,7 @@ def _copy_readable(source: Path, target: Path, *ignored: str) -> None:
 
 
 def host_python_is_enough() -> bool:
-    """Whether /usr/bin/python3, which every process sandbox sees, is new enough."""
+    """Say whether /usr/bin/python3, which every process sandbox sees, is new enough."""
     if not HOST_PYTHON.exists():
         return False
     probe = f"import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
@@ -107,14 +107,14 @@ def host_python_is_enough() -> bool:
 
 
 def python_inside(into: Path) -> tuple[str, Mount | None]:
-    """The interpreter's path in a process sandbox, and the mount it needs: the machine's own, else a copy of ours at /opt/python."""
+    """Find the interpreter's path in a process sandbox, and the mount it needs: the machine's own, else a copy of ours at /opt/python."""
     if host_python_is_enough():
         return str(HOST_PYTHON), None
     return f"/opt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}", Mount(own_python(into), "/opt/python", False)
 
 
 def own_python(into: Path) -> Path:
-    """A copy of the Python that runs us, without installed packages and its own tests; made once for each version."""
+    """Make a copy of the Python that runs us, without installed packages and its own tests; made once for each version."""
     target = into / f".python-{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
     if not target.exists():
         _copy_readable(Path(sys.base_prefix), target, "__pycache__", "site-packages", "test", "idlelib", "*.a", "share", "include")

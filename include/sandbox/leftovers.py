@@ -11,6 +11,7 @@ from pathlib import Path
 from include.database.unit_of_work import transaction
 from include.errors import Unavailable
 from include.sandbox import folders, profile, store, workspace
+from include.sandbox.models import CONTAINERS
 from include.settings import Settings
 
 
@@ -46,10 +47,10 @@ def _containers(settings: Settings) -> list[str]:
     filters = json.dumps({"label": [f"{profile.OWNER_LABEL}={folders.owner(settings)}"]})
     try:
         with httpx.Client(transport=transport, base_url="http://docker/v1.41", timeout=10) as docker:
-            rows = docker.get("/containers/json", params={"all": "true", "filters": filters}).json()
+            rows = CONTAINERS.validate_json(docker.get("/containers/json", params={"all": "true", "filters": filters}).content)
     except (httpx.HTTPError, ValueError):  # no engine: no containers
         return []
-    return [row["Names"][0].lstrip("/") for row in rows]
+    return [row.name for row in rows]
 
 
 def end_processes(root: Path, name: str) -> None:
@@ -60,7 +61,7 @@ def end_processes(root: Path, name: str) -> None:
 
 
 def processes(root: Path) -> dict[str, list[int]]:
-    """The processes that see an attempt's directory below ``root`` as /run/task, by the attempt's name."""
+    """Find the processes that see an attempt's directory below ``root`` as /run/task, by the attempt's name."""
     found = dict[str, list[int]]()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (name := _attempt_of(entry, root)):

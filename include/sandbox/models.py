@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from include.frozen import Frozen
 
 
-class LeaseRow(BaseModel):
+class LeaseRow(Frozen):
     """What the warden knows of a lease; ``live`` is judged by PostgreSQL's clock."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: UUID
     kind: str
@@ -24,6 +24,28 @@ class LeaseRow(BaseModel):
     seconds_at_most: int  # for the sandbox's own timeout, the last line: later than any end that the warden may know of
     started: bool
     live: bool
+
+
+class KeyPair(Frozen):
+    """The two signing keys of an attempt: for what comes in to its worker, and for what goes out."""
+
+    in_key: bytes
+    out_key: bytes
+
+
+class Over(Frozen):
+    """A sandbox that is over, by the judgement of PostgreSQL, and why."""
+
+    sandbox: str
+    because: str
+
+
+class ToStart(Frozen):
+    """The sandbox of an attempt whose lease to work is live, and the node that it was placed on."""
+
+    sandbox: str
+    epoch: int
+    node: str
 
 
 class Mount(NamedTuple):
@@ -52,6 +74,42 @@ class Exit(NamedTuple):
 
     code: int | None
     out_of_memory: bool = False
+
+
+class _OfDocker(Frozen):
+    """A part of what the Docker engine answers; the rest is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ContainerState(_OfDocker):
+    """How a container is: its state in Docker's words, and how it ended."""
+
+    status: str = Field(alias="Status")
+    exit_code: int = Field(alias="ExitCode")
+    out_of_memory: bool = Field(alias="OOMKilled")
+
+
+class Inspected(_OfDocker):
+    """What an inspect of a container says."""
+
+    state: ContainerState = Field(alias="State")
+
+
+class ListedContainer(_OfDocker):
+    """A row of the list of containers."""
+
+    names: tuple[str, ...] = Field(alias="Names")
+    state: str = Field(alias="State")
+
+    @property
+    def name(self) -> str:
+        """Its name as it was created."""
+        return self.names[0].lstrip("/")
+
+
+CONTAINERS: Final = TypeAdapter(list[ListedContainer])
+"""The answer to a list of containers."""
 
 
 class Handin(NamedTuple):

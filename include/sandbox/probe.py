@@ -25,7 +25,7 @@ _NO_QUOTA: Final = "the workspace has no quota (no loop devices, or not root): o
 
 
 async def choose(settings: Settings, quota: bool) -> Engine:
-    """The best engine that works here, or the one that the settings ask for.
+    """Choose the best engine that works here, or the one that the settings ask for.
 
     Args:
         quota: whether workspaces are bounded; the notice says so if not.

@@ -40,17 +40,17 @@ LEASE_LABEL: Final = "airlock.lease"
 
 @lru_cache(maxsize=1)
 def seccomp_text() -> str:
-    """The text of ``seccomp.json``: an allow-list of system calls in Docker's format."""
+    """Read the text of ``seccomp.json``: an allow-list of system calls in Docker's format."""
     return (Path(__file__).parent / "seccomp.json").read_text()
 
 
 def program(spec: Spec) -> list[str]:
-    """The command inside: the worker under a timeout of its own, which is the last line when everything outside is dead."""
+    """Make the command inside: the worker under a timeout of its own, which is the last line when everything outside is dead."""
     return ["timeout", "-k", "5", str(spec.seconds), spec.python, "-I", "-S", "/opt/airlock/worker.pyz", spec.kind]
 
 
 def docker_body(spec: Spec, image: str, owner: str) -> dict[str, Any]:
-    """The body of ``POST containers/create``.
+    """Make the body of ``POST containers/create``.
 
     Args:
         spec: what runs.
@@ -75,7 +75,7 @@ def docker_body(spec: Spec, image: str, owner: str) -> dict[str, Any]:
 
 
 def docker_host_config(spec: Spec) -> dict[str, Any]:
-    """The part of the create body that holds the sandbox."""
+    """Make the part of the create body that holds the sandbox."""
     return {
         "NetworkMode": "none",
         "ReadonlyRootfs": True,
@@ -118,7 +118,7 @@ HANDSHAKE: Final = 'echo ready; read -r word && [ "$word" = go ] && exec "$@" </
 
 
 def bubblewrap_command(spec: Spec, drop: bool, seccomp_fd: int) -> list[str]:
-    """The command line of a process sandbox.
+    """Make the command line of a process sandbox.
 
     Args:
         spec: what runs; ``spec.uid`` is the slot's uid when ``drop`` is set.

@@ -11,186 +11,29 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
-import json
 import logging
 import os
 import signal
 import socket
-import struct
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from include import faults, lazy
+from include import lazy
+from include.sandbox.relay_inlets import Inlet
+from include.sandbox.relay_protocol import Order
 from include.sandbox.sockets import listen_seqpacket, peer_uid
 
 with lazy.without("opentelemetry"):  # its metrics are not used, and are half of what it loads
     import redis.asyncio as redis
-    from redis.exceptions import ConnectionError as StreamsAway
-    from redis.exceptions import RedisError
 
-DONE, REFUSED, LATER = 0, 1, 2
-PUT, GET = 1, 2
-BODY_BYTES: Final = 256 * 1024
-SIGNATURE: Final = 64
-CONNECTIONS: Final = 2
-ACCEPTS_PER_S: Final = 20.0
-MESSAGES_PER_S: Final = 200.0
-BYTES_PER_S: Final = 1024 * 1024
-BURST_BYTES: Final = 512 * 1024
-TOTAL_BYTES: Final = 64 * 1024 * 1024
-IDLE_S: Final = 60.0
-WAIT_MS: Final = 5000
-ENTRIES: Final = 16
 UNPRIVILEGED_UID: Final = 19999
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
-_GET: Final = struct.Struct(">QQH")
-_ENTRY: Final = struct.Struct(">QQI")
-_HEX: Final = frozenset(b"0123456789abcdef")
 log = logging.getLogger("relay")
 
 
-class Bucket:
-    """A token bucket: ``take`` says how many seconds to wait before going on."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst, self._level = rate, burst, burst
-        self._at = asyncio.get_running_loop().time()
-
-    def take(self, amount: float) -> float:
-        """Take an amount, in debt if need be."""
-        now = asyncio.get_running_loop().time()
-        self._level = min(self._burst, self._level + (now - self._at) * self._rate) - amount
-        self._at = now
-        return max(0.0, -self._level / self._rate)
-
-
-class Gate:
-    """The listening socket of one attempt, with its limits."""
-
-    def __init__(self, listener: socket.socket, task_run: str, streams: redis.Redis) -> None:
-        listener.setblocking(False)
-        self._listener, self._task_run, self._streams = listener, task_run, streams
-        self._free = asyncio.Semaphore(CONNECTIONS)
-        self._accepts = Bucket(ACCEPTS_PER_S, CONNECTIONS)
-        self._messages = Bucket(MESSAGES_PER_S, MESSAGES_PER_S)
-        self._bytes = Bucket(BYTES_PER_S, BURST_BYTES)
-        self._total = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting = asyncio.create_task(self._accept())
-
-    def replace(self, listener: socket.socket) -> None:
-        """Listen on another socket (a new warden bound it); connections that are open go on."""
-        self._accepting.cancel()
-        self._listener.close()
-        listener.setblocking(False)
-        self._listener = listener
-        self._accepting = asyncio.create_task(self._accept())
-
-    def close(self) -> None:
-        """The attempt is over."""
-        for task in (self._accepting, *self._tasks):
-            task.cancel()
-        self._listener.close()
-
-    async def _accept(self) -> None:
-        """Accept only while there is room, and not too often; the rest waits in the backlog."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._free.acquire()
-            try:
-                await asyncio.sleep(self._accepts.take(1))
-                connection, _ = await loop.sock_accept(self._listener)
-            except BaseException:
-                self._free.release()
-                raise
-            task = asyncio.create_task(self._serve(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, connection: socket.socket) -> None:
-        writer = None
-        try:
-            reader, writer = await asyncio.open_connection(sock=connection, limit=BODY_BYTES + 1024)
-            while await self._one(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, TimeoutError, OSError):
-            pass  # it went away, or was silent for too long
-        finally:
-            self._free.release()
-            (writer or connection).close()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one frame; False: close the connection."""
-        head = await asyncio.wait_for(reader.readexactly(5), IDLE_S)
-        length, operation = int.from_bytes(head[:4], "big"), head[4]
-        largest = 1 + (SIGNATURE + BODY_BYTES if operation == PUT else _GET.size)
-        if not 1 <= length <= largest:
-            await _reply(writer, REFUSED)
-            return False
-        payload = await asyncio.wait_for(reader.readexactly(length - 1), IDLE_S)
-        await asyncio.sleep(max(self._messages.take(1), self._bytes.take(length)))
-        return await self._do(operation, payload, writer)
-
-    async def _do(self, operation: int, payload: bytes, writer: asyncio.StreamWriter) -> bool:
-        act: Callable[[bytes], Awaitable[tuple[int, bytes]]] | None = {PUT: self._put, GET: self._get}.get(operation)
-        if act is None:
-            await _reply(writer, REFUSED)
-            return False
-        try:
-            status, answer = await act(payload)
-        except (StreamsAway, TimeoutError):
-            await asyncio.sleep(0.5)
-            status, answer = LATER, b""
-        except RedisError as error:
-            log.warning("%s: the stream server refused: %s", self._task_run, error)
-            status, answer = LATER, b""
-        await _reply(writer, status, answer)
-        return status != REFUSED
-
-    async def _put(self, payload: bytes) -> tuple[int, bytes]:
-        signature, body = payload[:SIGNATURE], payload[SIGNATURE:]
-        if len(signature) < SIGNATURE or not _HEX.issuperset(signature) or self._total + len(payload) > TOTAL_BYTES:
-            return REFUSED, b""
-        self._total += len(payload)
-        faults.point("relay.append.before")
-        await self._streams.xadd(f"task:{self._task_run}:out", {"e": body, "s": signature})
-        faults.point("relay.append.after")
-        return DONE, b""
-
-    async def _get(self, payload: bytes) -> tuple[int, bytes]:
-        if len(payload) != _GET.size:
-            return REFUSED, b""
-        first, second, wait = _GET.unpack(payload)
-        block = min(wait, WAIT_MS) or None  # to Valkey 0 means for ever
-        answer: Any = await self._streams.xread({f"task:{self._task_run}:in": f"{first}-{second}"}, count=ENTRIES, block=block)
-        streams = list(answer.values()) if isinstance(answer, dict) else [entries for _, entries in answer or []]
-        return DONE, b"".join(_entry(entry_id, fields) for entry_id, fields in _flat(streams))
-
-
-def _flat(streams: list[Any]) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Entries of one stream, in either form that redis-py gives them."""
-    entries = streams[0] if streams else []
-    return list(entries[0]) if entries and isinstance(entries[0], list) else list(entries)
-
-
-def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> bytes:
-    first, second = (int(number) for number in entry_id.split(b"-"))
-    body, signature = fields.get(b"e", b""), fields.get(b"s", b"").ljust(SIGNATURE, b"0")[:SIGNATURE]
-    return _ENTRY.pack(first, second, len(body)) + signature + body
-
-
-async def _reply(writer: asyncio.StreamWriter, status: int, payload: bytes = b"") -> None:
-    writer.write(struct.pack(">IB", 1 + len(payload), status) + payload)
-    await asyncio.wait_for(writer.drain(), IDLE_S)
-
-
-# -- what the warden says --------------------------------------------------------------------------------------------------
-
-
 class Relay:
-    """All gates of a node, opened and closed as the warden says.
+    """All inlets of a node, opened and closed as the warden says.
 
     Args:
         streams: client with the relay's stream credential.
@@ -199,10 +42,10 @@ class Relay:
 
     def __init__(self, streams: redis.Redis, trusted_uid: int) -> None:
         self._streams, self._trusted = streams, trusted_uid
-        self.gates: dict[str, Gate] = {}
+        self.inlets: dict[str, Inlet] = {}
 
     async def serve(self, control: socket.socket) -> None:
-        """Take wardens, one after the other; gates stay open when a warden goes."""
+        """Take wardens, one after the other; inlets stay open when a warden goes."""
         loop = asyncio.get_running_loop()
         while True:
             connection, _ = await loop.sock_accept(control)
@@ -222,27 +65,26 @@ class Relay:
                 return
             if not data:
                 return
-            self._obey(json.loads(data), descriptors)
+            self._obey(Order.of(data), descriptors)
             with contextlib.suppress(OSError):
                 connection.send(b"ok")
 
-    def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """``keep``: close all gates but these; ``open``: a gate with the passed socket; ``close``: one gate; nothing: a sign of life."""
-        if "keep" in message:
-            for sandbox in set(self.gates) - set(message["keep"]):
-                self.gates.pop(sandbox).close()
-        if "close" in message and (gate := self.gates.pop(message["close"], None)):
-            gate.close()
-        if "open" in message:
-            self._open(message["open"], message["task_run"], socket.socket(fileno=descriptors.pop()))
+    def _obey(self, order: Order, descriptors: list[int]) -> None:
+        if order.keep is not None:
+            for sandbox in set(self.inlets) - set(order.keep):
+                self.inlets.pop(sandbox).close()
+        if order.close is not None and (inlet := self.inlets.pop(order.close, None)):
+            inlet.close()
+        if order.open is not None:
+            self._open(order.open, order.task_run, socket.socket(fileno=descriptors.pop()))
         for stray in descriptors:
             os.close(stray)
 
     def _open(self, sandbox: str, task_run: str, listener: socket.socket) -> None:
-        if gate := self.gates.get(sandbox):
-            gate.replace(listener)
+        if inlet := self.inlets.get(sandbox):
+            inlet.replace(listener)
         else:
-            self.gates[sandbox] = Gate(listener, task_run, self._streams)
+            self.inlets[sandbox] = Inlet(listener, task_run, self._streams)
 
 
 async def _readable(connection: socket.socket) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from include.database.unit_of_work import Connection
 from include.sandbox import store
+from include.sandbox.models import ToStart
 
 
-def sandbox_to_start(connection: Connection, dag_id: str, run_id: str, key: str) -> str | None:
-    """The sandbox of the current attempt of a task, if its work lease is live.
+def sandbox_to_start(connection: Connection, dag_id: str, run_id: str, key: str) -> ToStart | None:
+    """Find the sandbox of the current attempt of a task, if its work lease is live.
 
     Args:
         dag_id: Airflow's DAG of the goal.
@@ -15,6 +16,6 @@ def sandbox_to_start(connection: Connection, dag_id: str, run_id: str, key: str)
         key: of the plan's task.
 
     Returns:
-        ``leases.sandbox``, or None: there is nothing to start.
+        None: there is nothing to start.
     """
     return store.sandbox_to_start(connection, dag_id, run_id, key)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def short(path: Path) -> Iterator[str]:
-    """A name for a socket's path that fits in 108 bytes however deep its folder lies."""
+    """Give a name for a socket's path that fits in 108 bytes however deep its folder lies."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -44,7 +44,7 @@ def listen(path: Path, mode: int, backlog: int, kind: int = socket.SOCK_STREAM) 
 
 
 def listen_seqpacket(path: Path) -> socket.socket:
-    """A control socket of mode 0600."""
+    """Bind a control socket of mode 0600."""
     return listen(path, 0o600, 4, socket.SOCK_SEQPACKET)
 
 
@@ -62,6 +62,6 @@ def connect_seqpacket(path: Path) -> socket.socket:
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The user at the other end, as the kernel says."""
+    """Ask for the user at the other end, as the kernel says."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])

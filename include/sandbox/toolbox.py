@@ -30,7 +30,7 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)
 
 
 def build(settings: Settings) -> Path:
-    """The toolbox of this code and this environment; built if it is not there yet.
+    """Build the toolbox of this code and this environment, unless it is there.
 
     Two processes may build at the same time: each makes a whole one, and one rename wins. The one
     before an upgrade is kept until the next, because running sandboxes have it mounted.
@@ -57,7 +57,7 @@ def build(settings: Settings) -> Path:
 
 
 def worker_zip(compiled: bool = False) -> bytes:
-    """``worker.pyz``: the island and nothing else, the same bytes for the same code.
+    """Make ``worker.pyz``: the island and nothing else, the same bytes for the same code.
 
     Args:
         compiled: with each module compiled beside its source, for this version of Python (another one passes it by). Those bytes may differ

@@ -11,7 +11,7 @@ import fcntl
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import psycopg
@@ -21,6 +21,8 @@ from psycopg.rows import dict_row
 
 from include.database.unit_of_work import AsyncConnection, async_transaction
 from include.errors import AirlockError
+from include.fleet import service as fleet
+from include.fleet.models import Offer
 from include.sandbox import folders, probe, store, workspace
 from include.sandbox.api import application
 from include.sandbox.attempts import Attempts
@@ -55,14 +57,14 @@ class Judge:
                         await self._once(connection)
             except (psycopg.Error, OSError) as error:
                 log.warning("PostgreSQL does not answer, nothing is judged: %s", str(error).strip())
-                self._calm_until = asyncio.get_running_loop().time() + self._settings.heartbeat_timeout_s
+                self._calm_until = asyncio.get_running_loop().time() + self._settings.calm_s
                 await asyncio.sleep(AGAIN_S)
 
     async def _once(self, connection: AsyncConnection) -> None:
         node, unwatched = self._settings.node, float(self._settings.unwatched_s)
         calm = self._calm_s()
-        for row in await store.over(connection, node, calm, unwatched):
-            await self._end(connection, row["sandbox"], row["because"])
+        for over in await store.over(connection, node, calm, unwatched):
+            await self._end(connection, over.sandbox, over.because)
         due = await store.due_s(connection, node, calm, unwatched)
         wait = BEAT_S if due is None else min(BEAT_S, max(due, 0.01))
         if self._ending and (due is None or due <= 0):  # what is over is being ended; it stays in the list until it is
@@ -71,9 +73,9 @@ class Judge:
             pass
 
     def _calm_s(self) -> float:
-        """The calm period after a start of PostgreSQL; within one after an outage that we saw: for ever."""
+        """Seconds after a start of PostgreSQL during which nothing expires; for ever while an outage that we saw is not long over."""
         calm = asyncio.get_running_loop().time() < self._calm_until
-        return _FOR_EVER_S if calm else float(self._settings.heartbeat_timeout_s)
+        return _FOR_EVER_S if calm else self._settings.calm_s
 
     async def _end(self, connection: AsyncConnection, sandbox: str, because: str) -> None:
         if sandbox in self._ending:
@@ -98,14 +100,10 @@ async def _listening(mine: Settings) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
-async def _register(mine: Settings, rung: str, notice: str) -> None:
-    await _until_done(lambda c: store.register(c, mine, rung, notice))
-
-
 async def _beat(mine: Settings) -> None:
     while True:
         await asyncio.sleep(BEAT_S)
-        await _until_done(lambda c: store.beat(c, mine.node))
+        await _until_done(lambda c: fleet.beat(c, mine.node))
 
 
 async def _pulse(mine: Settings, link: RelayLink) -> None:
@@ -133,7 +131,7 @@ async def _reap(attempts: Attempts, every_s: float) -> None:
             log.warning("The reaper tries again: %s", str(error).strip())
 
 
-async def _until_done(do) -> None:  # type: ignore[no-untyped-def]
+async def _until_done(do: Callable[[AsyncConnection], Awaitable[None]]) -> None:
     while True:
         try:
             async with async_transaction("warden") as connection:
@@ -165,7 +163,8 @@ async def run(mine: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
     api = asyncio.create_task(server.serve(sockets=[listen(mine.warden_socket, 0o600, 128)]))
-    work = asyncio.create_task(_work(mine, attempts, link, engine.rung, engine.notice))
+    offer = Offer(name=mine.node, capacity=mine.node_capacity, rung=engine.rung, notice=engine.notice)
+    work = asyncio.create_task(_work(mine, attempts, link, offer))
     await asyncio.wait({api, work}, return_when=asyncio.FIRST_COMPLETED)
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -173,10 +172,10 @@ async def run(mine: Settings) -> None:
     await api
 
 
-async def _work(mine: Settings, attempts: Attempts, link: RelayLink, rung: str, notice: str) -> None:
+async def _work(mine: Settings, attempts: Attempts, link: RelayLink, offer: Offer) -> None:
     await _until_done(lambda _: attempts.reconcile())
     attempts.ready = True
-    await _register(mine, rung, notice)
+    await _until_done(lambda c: fleet.register(c, offer))
     async with asyncio.TaskGroup() as group:
         for part in (link.run(), Judge(mine, attempts).run(), _beat(mine), _pulse(mine, link), _reap(attempts, mine.reap_s)):
             group.create_task(part)

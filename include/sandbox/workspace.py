@@ -17,7 +17,7 @@ from uuid import UUID
 
 from include.errors import SandboxFailed
 from include.sandbox import profile
-from include.sandbox.models import Handin, LeaseRow
+from include.sandbox.models import Handin, KeyPair, LeaseRow
 
 _CHUNK: Final = 1024 * 1024
 _STARTED: Final = "started"
@@ -26,12 +26,12 @@ _STARTED: Final = "started"
 # -- in --------------------------------------------------------------------------------------------------------------------
 
 
-def make(folder: Path, lease: LeaseRow, keys: dict[str, str] | None, bundles: Path, uid: int | None, quota: bool) -> None:
+def make(folder: Path, lease: LeaseRow, keys: KeyPair | None, bundles: Path, uid: int | None, quota: bool) -> None:
     """Make the directory of an attempt; a half-made one of an earlier try is removed first.
 
     Args:
         folder: ``root/<sandbox>``.
-        keys: ``inKey`` and ``outKey`` in hex for work; None for verify, which gets no key.
+        keys: for work; None for verify, which gets no key.
         bundles: where ``<input commit>.bundle`` lies.
         uid: who owns what the sandbox may write; None: the one who asks.
         quota: mount a loop image as the workspace (root only), so that bytes and inodes are bounded.
@@ -53,7 +53,8 @@ def make(folder: Path, lease: LeaseRow, keys: dict[str, str] | None, bundles: Pa
     (task / "spec.json").chmod(0o444)
     if keys is not None:
         secret.mkdir(mode=0o700)
-        _write_key(secret / "key.json", {"taskRun": lease.task_run, "epoch": lease.epoch, **keys})
+        held = {"taskRun": lease.task_run, "epoch": lease.epoch, "inKey": keys.in_key.hex(), "outKey": keys.out_key.hex()}
+        _write_key(secret / "key.json", held)
     _give(folder, uid)
 
 
@@ -120,12 +121,12 @@ def quota_works(root: Path) -> bool:
 
 
 def mark_started(folder: Path) -> None:
-    """Note that the program was let go; a process sandbox that is gone after this is lost, before this was never started."""
+    """Record that the program started. A process sandbox that disappears afterwards counts as lost; before, as never started."""
     (folder / _STARTED).touch()
 
 
 def was_started(folder: Path) -> bool:
-    """Whether ``mark_started`` was called."""
+    """Say whether ``mark_started`` was called."""
     return (folder / _STARTED).exists()
 
 
@@ -184,7 +185,7 @@ def _copy(source: int, handins: Path, lease: UUID) -> Handin:
 
 
 def mounts_under(root: Path) -> list[Path]:
-    """Mount points below a folder, from the kernel's own list."""
+    """List the mount points below a folder, from the kernel's own list."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
     return [point for point in points if point.is_relative_to(root)]

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from include import faults
+from include.agents import service as agents
 from include.catalog import store as catalog
-from include.database.queries import load
 from include.database.unit_of_work import Connection
+from include.fleet import service as fleet
+from include.fleet.models import Need, Placement
+from include.goals.models import LockedGoalRun
 from include.leases import service as leases
-from include.leases.models import Terms
+from include.leases.models import Terms, Work
 from include.plans.models import Plan, Task
 from include.policy import service as policy
 from include.policy.models import AdmissionRequest
 from include.repository import bundles, mirror, trees
 from include.settings import Settings
-from include.tasks import resume
+from include.tasks import resume, reworks
 from include.tasks import service as tasks
-from include.tasks.models import ENDED_RUNS, LIVE, TaskRunState
+from include.tasks.models import ENDED_RUNS, LIVE, LockedTaskRun, TaskRunState
 from include.tasks.resume import Left, Taken
 
-_SQL = load(__file__)
-OpenRun = Callable[[], dict[str, Any]]
+OpenRun = Callable[[], LockedGoalRun]
 
 
 class Admission(NamedTuple):
@@ -38,14 +40,31 @@ class Admission(NamedTuple):
     left: Left | None = None
 
 
-class _Asked(NamedTuple):
-    """Who asks to be let in: a task of a goal run that is open, both locked, by its admit step."""
+class Knock(NamedTuple):
+    """An admit step of Airflow that asks for a task of a plan to be let in."""
 
-    run: dict[str, Any]
-    row: dict[str, Any]
-    task: Task
-    ti_id: str
+    document: str  # JSON of the plan that the goal run follows
+    key: str  # of the task
+    ti_id: str  # the step's task-instance id
+    # How many tries Airflow allows the step now. A clear, by a person or by the door, raises it; a try after a kill, or after Airflow
+    # took a slow step for dead, does not. Only after a clear may an ended goal run be opened again, and only then is an attempt that
+    # lives not the one that this step granted before.
     tries: int
+    retries: int  # what ``tries`` is before any clear
+
+    @property
+    def task(self) -> Task:
+        """The task that is asked for."""
+        return next(task for task in Plan.model_validate_json(self.document).tasks if task.key == self.key)
+
+
+class _Asked(NamedTuple):
+    """What is to be let in: a task of a goal run that is open, both locked, by its admit step."""
+
+    run: LockedGoalRun
+    row: LockedTaskRun
+    task: Task
+    knock: Knock
 
 
 class _Start(NamedTuple):
@@ -57,121 +76,114 @@ class _Start(NamedTuple):
 
 
 def entry(
-    connection: Connection,
-    settings: Settings,
-    run: dict[str, Any],
-    document: str,
-    key: str,
-    ti_id: str,
-    tries: int,
-    retries: int,
-    open_run: OpenRun,
-    taken: Taken | None = None,
+    connection: Connection, settings: Settings, run: LockedGoalRun, knock: Knock, open_run: OpenRun, taken: Taken | None = None
 ) -> Admission:
     """Let the next attempt of a task run in, or say why not.
 
     Args:
-        run: the goal run, locked.
-        document: JSON of the plan that it follows.
-        key: of the task.
-        ti_id: the admit step's Airflow task-instance id.
-        tries: how many Airflow allows this step now. A clear, by a person or by the door, raises it; a try after a kill, or after Airflow
-            took a slow step for dead, does not. Only after a clear may an ended goal run be opened again, and only then is an attempt that
-            lives not the one that this step granted before.
-        retries: the step's own, what ``tries`` is before any clear.
-        open_run: brings the goal run to RUNNING and returns its row; called only when the task may enter.
+        run: that the task belongs to.
+        knock: who asks, for which task.
+        open_run: brings the goal run to RUNNING and returns it; called only when the task may enter.
         taken: what was taken in of the attempt that is resumed, when ``take_in`` was asked for.
 
     Returns:
         ``admitted``; ``merged`` (nothing is left to do); ``wait``; ``take_in``; ``refused`` (the reason is stored).
     """
-    row = tasks.lock(connection, run["id"], key)
-    if row["state"] == TaskRunState.COMPLETED:
-        return Admission("merged", f"Task {key} is merged already as {row['merged_commit'][:12]}; nothing is done again.")
-    since = tasks.cleared_since(connection, row["id"], row["epoch"], tries)
-    cleared = tries > retries if since is None else since
-    by_person = cleared and not tasks.given_up_by_a_step(connection, row["id"], row["epoch"])
-    if run["state"] in ENDED_RUNS and not by_person:
-        return Admission("refused", f"The goal run is {run['state']}: {run['reason']} Clear the step in Airflow to open it again.")
-    if row["state"] in LIVE and not cleared:
-        return Admission("admitted", f"Attempt {row['epoch']} was admitted before this step was killed; it goes on.")
-    task = next(task for task in Plan.model_validate_json(document).tasks if task.key == key)
-    if missing := tasks.unmerged(connection, run["id"], task.depends_on):
-        words = f"Task {key} needs {', '.join(missing)} merged first, and they are not, whatever Airflow shows. Clear their steps."
+    row = tasks.lock(connection, run.id, knock.key)
+    cleared, by_person = _cleared(connection, row, knock)
+    if answer := _need_not_enter(run, row, cleared, by_person):
+        return answer
+    if missing := tasks.unmerged(connection, run.id, knock.task.depends_on):
+        words = f"Task {row.key} needs {', '.join(missing)} merged first, and they are not, whatever Airflow shows. Clear their steps."
         return Admission("refused", words)
-    if not by_person and (seconds := tasks.seconds_until_due(connection, row["id"], ti_id)):
-        return Admission("wait", f"The next attempt is due in {seconds} s: {row['reason']}", "due", row["id"])
-    if row["epoch"]:  # its place is room: an attempt that was cleared must not wait for itself
-        leases.revoke_task(connection, row["id"], "its steps were cleared in Airflow" if by_person else "a newer attempt took over")
+    if not by_person and (seconds := reworks.wait_until_due(connection, row, knock.ti_id)):
+        return Admission("wait", f"The next attempt is due in {seconds} s: {row.reason}", "due", row.id)
+    if row.epoch:  # its place is room: an attempt that was cleared must not wait for itself
+        leases.revoke_task(connection, row.id, "its steps were cleared in Airflow" if by_person else "a newer attempt took over")
     source = resume.goes_on_from(connection, row)
-    left = resume.left_behind(connection, row["id"], source) if source else None
+    left = resume.left_behind(connection, row.attempt._replace(epoch=source)) if source else None
     if left is not None and not left.over:
         return Admission("wait", f"Attempt {left.epoch} is being ended; what it committed is kept.", "over", str(left.lease))
-    node = leases.find_room(connection)
+    node = fleet.place(connection, Need.WORK)
     if node is None:
         return Admission("wait", "All places are taken (or no warden is alive); waiting for room.", "room", "any")
     if left is not None and left.handed_in and (taken is None or taken.epoch != left.epoch):
         return Admission("take_in", f"Taking in what attempt {left.epoch} had committed.", left=left)
-    return _admit(connection, settings, _Asked(open_run(), row, task, ti_id, tries), node, left, taken)
+    asked = _Asked(open_run(), row, knock.task, knock)
+    return _admit(connection, settings, asked, node, lambda: _start(connection, settings, asked, left, taken))
 
 
-def _admit(
-    connection: Connection, settings: Settings, asked: _Asked, node: dict[str, Any], left: Left | None, taken: Taken | None
-) -> Admission:
+def _cleared(connection: Connection, row: LockedTaskRun, knock: Knock) -> tuple[bool, bool]:
+    """Say whether the admit step was cleared since it granted the newest attempt, and whether a person did it."""
+    since = tasks.cleared_since(connection, row.attempt, knock.tries)
+    cleared = knock.tries > knock.retries if since is None else since
+    return cleared, cleared and not reworks.given_up_by_a_step(connection, row.attempt)
+
+
+def _need_not_enter(run: LockedGoalRun, row: LockedTaskRun, cleared: bool, by_person: bool) -> Admission | None:
+    """Answer for a task that is merged, may not be opened again, or was let in before its step was killed."""
+    if row.merged_commit is not None:
+        return Admission("merged", f"Task {row.key} is merged already as {row.merged_commit[:12]}; nothing is done again.")
+    if run.state in ENDED_RUNS and not by_person:
+        return Admission("refused", f"The goal run is {run.state}: {run.reason} Clear the step in Airflow to open it again.")
+    if row.state in LIVE and not cleared:
+        return Admission("admitted", f"Attempt {row.epoch} was admitted before this step was killed; it goes on.")
+    return None
+
+
+def _admit(connection: Connection, settings: Settings, asked: _Asked, node: Placement, start: Callable[[], _Start]) -> Admission:
     row = asked.row
     tasks.to_policy_check(connection, row)
-    decision = policy.decide_admission(connection, _request(connection, asked), asked.run["id"], row["epoch"] + 1)
+    decision = policy.decide_admission(connection, _request(connection, asked), asked.run.id, row.epoch + 1)
     if decision.decision != "permit":
         escalate = {"budget-used-up", "deadline-over"} & set(decision.rules)
-        tasks.set_state(connection, row["id"], TaskRunState.ESCALATED if escalate else TaskRunState.FAILED, decision.reason)
+        tasks.set_state(connection, row, TaskRunState.ESCALATED if escalate else TaskRunState.FAILED, decision.reason)
         return Admission("refused", f"Policy forbids it ({', '.join(decision.rules) or decision.decided_by}): {decision.reason}.")
-    return _grant(connection, settings, asked, node, _start(connection, settings, asked, left, taken))
+    return _grant(connection, settings, asked, node, start())
 
 
 def _start(connection: Connection, settings: Settings, asked: _Asked, left: Left | None, taken: Taken | None) -> _Start:
-    """Where a resumed attempt was, else the last accepted commit, else the goal branch."""
+    """Choose where the attempt begins: where a resumed one was, else the last accepted commit, else the goal branch."""
     run, row = asked.run, asked.row
     if left is not None and not left.handed_in:
         return _Start(left.input_commit, left.epoch, f"going on from attempt {left.epoch}, which had committed nothing")
     if left is not None and taken is not None and taken.commit:
-        tasks.accept(connection, row["id"], taken.commit)
+        tasks.accept(connection, row.id, taken.commit)
         return _Start(taken.commit, left.epoch, f"going on from attempt {left.epoch}")
     if taken is not None and taken.commit is None:
-        tasks.set_feedback(connection, row["id"], f"Its commits were refused: {taken.words}")
-    repository = mirror.path_of(settings, run["repository"])
-    commit = row["accepted_commit"] or trees.resolve(repository, f"refs/heads/{run['goal_branch']}")
+        tasks.set_feedback(connection, row, f"Its commits were refused: {taken.words}")
+    repository = mirror.path_of(settings, run.repository)
+    commit = row.accepted_commit or trees.resolve(repository, f"refs/heads/{run.goal_branch}")
     return _Start(commit, None, f"starting over: {taken.words}" if taken else "starting afresh")
 
 
 def _request(connection: Connection, asked: _Asked) -> AdmissionRequest:
     run, task = asked.run, asked.task
-    agent = connection.execute(_SQL.agent, {"name": run["agent"]}).fetchone()
-    assert agent is not None
     return AdmissionRequest(
-        agent=run["agent"],
-        agent_capabilities=tuple(agent["capabilities"]),
-        task_run=asked.row["id"],
+        agent=run.agent,
+        agent_capabilities=tuple(agents.capabilities(connection, run.agent)),
+        task_run=asked.row.id,
         capabilities=task.capabilities,
         touches=task.touches,
         worker=task.worker,
         worker_known=task.worker in catalog.names(),
-        left_micro=run["left_micro"],
-        seconds_left=int(run["seconds_left"]),
+        left_micro=run.left_micro,
+        seconds_left=int(run.seconds_left),
     )
 
 
-def _grant(connection: Connection, settings: Settings, asked: _Asked, node: dict[str, Any], start: _Start) -> Admission:
+def _grant(connection: Connection, settings: Settings, asked: _Asked, node: Placement, start: _Start) -> Admission:
     run, row, task = asked.run, asked.row, asked.task
-    bundles.export_bundle(settings, mirror.path_of(settings, run["repository"]), start.commit)
-    leases.revoke_task(connection, row["id"], "a newer attempt took over")
-    epoch = tasks.new_attempt(connection, row["id"], node, start.resumed_from, asked.tries)
+    bundles.export_bundle(settings, mirror.path_of(settings, run.repository), start.commit)
+    leases.revoke_task(connection, row.id, "a newer attempt took over")
+    attempt = tasks.new_attempt(connection, row, node, start.resumed_from, asked.knock.tries)
     terms = Terms(
-        seconds=min(task.lease.max_minutes * 60, run["seconds_left"]),
+        seconds=min(task.lease.max_minutes * 60, run.seconds_left),
         max_tokens=task.lease.max_tokens,
-        max_micro=min(round(task.lease.max_usd * 1e6), run["left_micro"]),
+        max_micro=min(round(task.lease.max_usd * 1e6), run.left_micro),
         capabilities=task.capabilities,
     )
-    grant = leases.grant_work(connection, node, run["id"], row["id"], epoch, terms, start.commit, asked.ti_id)
+    grant = leases.grant_work(connection, node, Work(run.id, row.id, attempt.epoch, start.commit, terms, asked.knock.ti_id))
     faults.point("admit.grant.before-commit")
     where = f"on node {grant.node} ({grant.rung}), from commit {start.commit[:12]}, {start.words}"
-    return Admission("admitted", f"Attempt {epoch} of {task.title!r} {where}.")
+    return Admission("admitted", f"Attempt {attempt.epoch} of {task.title!r} {where}.")

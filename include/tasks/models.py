@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from include.frozen import Frozen
 
 STEPS = ("admit", "start", "lease", "verify", "merge")
 
@@ -98,10 +99,59 @@ class AttemptRef(NamedTuple):
     epoch: int
 
 
-class Rework(BaseModel):
-    """A further attempt (or a further verification of the same one), decided by a step and carried out by the door."""
+class StepRef(NamedTuple):
+    """Which step of Airflow asks: the goal's DAG run, the task's key in it, and the step's task-instance id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    dag_id: str
+    run_id: str
+    key: str
+    ti_id: str
+
+
+class TaskRun(Frozen):
+    """One task of a plan in one goal run, as it was when it was read."""
+
+    id: str
+    goal_run: str
+    key: str
+    state: TaskRunState
+    reason: str
+    epoch: int
+    feedback: str
+    accepted_commit: str | None
+    merged_commit: str | None
+    resume_from: int | None
+
+    @property
+    def attempt(self) -> AttemptRef:
+        """Its newest attempt; epoch 0: it has had none."""
+        return AttemptRef(self.id, self.epoch)
+
+
+class LockedTaskRun(TaskRun):
+    """A task run whose row is locked until the transaction ends: what a transition needs. Only ``tasks.service`` makes one."""
+
+
+class Attempt(Frozen):
+    """What is known of one attempt."""
+
+    state: AttemptState
+    summary: str
+    failure: Failure | None
+    reason: str
+    finished_at: datetime | None
+
+
+class Ending(NamedTuple):
+    """How an attempt ends: its failure's class, what happened in a sentence, and whether it counts."""
+
+    failure: Failure
+    reason: str
+    counted: bool
+
+
+class Rework(Frozen):
+    """A further attempt (or a further verification of the same one), decided by a step and carried out by the door."""
 
     id: UUID
     task_run: str

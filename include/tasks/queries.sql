@@ -2,10 +2,12 @@
 INSERT INTO task_runs (id, goal_run, key) VALUES (%(id)s, %(goal_run)s, %(key)s) ON CONFLICT (goal_run, key) DO NOTHING
 
 -- name: lock_task_run | one task run, locked until the transaction ends
-SELECT * FROM task_runs WHERE goal_run = %(goal_run)s AND key = %(key)s FOR NO KEY UPDATE
+SELECT id, goal_run, key, state, reason, epoch, feedback, accepted_commit, merged_commit, resume_from
+FROM task_runs WHERE goal_run = %(goal_run)s AND key = %(key)s FOR NO KEY UPDATE
 
 -- name: lock_by_id | one task run by its id, locked until the transaction ends
-SELECT * FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE
+SELECT id, goal_run, key, state, reason, epoch, feedback, accepted_commit, merged_commit, resume_from
+FROM task_runs WHERE id = %(task_run)s FOR NO KEY UPDATE
 
 -- name: unmerged | which of the named tasks have not merged in this goal run
 SELECT k.key FROM unnest(%(keys)s::text[]) AS k(key)
@@ -28,7 +30,7 @@ VALUES (%(task_run)s, %(epoch)s, %(node)s, %(rung)s, %(resumed_from)s, %(admit_t
 SELECT %(tries)s > admit_tries AS cleared FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
 
 -- name: attempt | one attempt
-SELECT * FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
+SELECT state, summary, failure, reason, finished_at FROM attempts WHERE task_run = %(task_run)s AND epoch = %(epoch)s
 
 -- name: end_attempt | an attempt's end; the first one wins
 UPDATE attempts SET state = %(state)s, failure = %(failure)s, reason = %(reason)s, counted = %(counted)s, ended_at = clock_timestamp()
@@ -89,10 +91,21 @@ UPDATE task_runs SET accepted_commit = %(commit)s WHERE id = %(task_run)s
 SELECT id, detail FROM task_events WHERE machine = 'attempt' AND subject = %(subject)s AND kind = 'milestone' AND id > %(after)s ORDER BY id LIMIT 50
 
 -- name: of_goal_run | all task runs of a goal run, locked in the order in which everybody locks them
-SELECT * FROM task_runs WHERE goal_run = %(goal_run)s ORDER BY id FOR NO KEY UPDATE
+SELECT id, goal_run, key, state, reason, epoch, feedback, accepted_commit, merged_commit, resume_from
+FROM task_runs WHERE goal_run = %(goal_run)s ORDER BY id FOR NO KEY UPDATE
 
--- name: agent | what an agent may grant
-SELECT capabilities FROM agents WHERE name = %(name)s
+-- name: complete | the end of a task run; the trigger refuses any other state than MERGE_QUEUE before it
+UPDATE task_runs SET state = 'COMPLETED', merged_commit = %(commit)s, accepted_commit = COALESCE(accepted_commit, %(commit)s), reason = '',
+  updated_at = clock_timestamp() WHERE id = %(task_run)s
+
+-- name: lock_rework | what a step decided, locked, with the epoch that its task run is at now, held still until the clear is committed
+SELECT r.id, r.ti_id, r.steps, r.epoch, r.cleared_at, t.epoch AS epoch_now, t.key, g.dag_id, g.run_id
+FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run
+WHERE r.id = %(id)s
+FOR NO KEY UPDATE OF r FOR SHARE OF t
+
+-- name: mark_cleared | the door has carried it out
+UPDATE reworks SET cleared_at = clock_timestamp() WHERE id = %(id)s AND cleared_at IS NULL
 
 -- name: move_attempts | live attempts, each from one of these states to another; one update a batch
 UPDATE attempts a SET state = %(to)s FROM unnest(%(task_runs)b::text[], %(epochs)b::int[]) AS w(task_run, epoch)

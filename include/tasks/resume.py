@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from include.catalog import store as catalog
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import BundleRefused
+from include.frozen import Frozen
 from include.plans.models import Plan
 from include.repository import mirror, quarantine
 from include.settings import Settings
 from include.tasks import rules
-from include.tasks.models import TaskRunState
+from include.tasks.models import AttemptRef, LockedTaskRun, TaskRunState
 
 _SQL = load(__file__)
 
@@ -37,34 +39,30 @@ class Taken(NamedTuple):
     words: str = ""
 
 
-def source(connection: Connection, task_run: str, epoch: int) -> int | None:
-    """The epoch that the attempt after this one goes on from, or None: it starts over."""
-    if not _keeps_sessions(connection, task_run):
+def source(connection: Connection, attempt: AttemptRef) -> int | None:
+    """Find the epoch that the attempt after this one goes on from; None: it starts over."""
+    if not _keeps_sessions(connection, attempt.task_run):
         return None
-    this = _way(connection, task_run, epoch)
+    this = _way(connection, attempt)
     if this is None:
         return None
-    return rules.source(this, _way(connection, task_run, this.resumed_from) if this.resumed_from else None)
+    return rules.source(this, _way(connection, attempt._replace(epoch=this.resumed_from)) if this.resumed_from else None)
 
 
-def goes_on_from(connection: Connection, row: dict[str, Any]) -> int | None:
-    """The epoch that the next attempt of a task run goes on from, or None: it starts over.
+def goes_on_from(connection: Connection, task: LockedTaskRun) -> int | None:
+    """Find the epoch that the next attempt of a task run goes on from; None: it starts over.
 
     Decided when an attempt failed; one that was granted and never said a word leaves what it would have gone on from to the next.
-
-    Args:
-        row: the task run, locked.
     """
-    if row["state"] != TaskRunState.LEASED:
-        return row["resume_from"]  # type: ignore[no-any-return]
-    way = _way(connection, row["id"], row["epoch"])
+    if task.state is not TaskRunState.LEASED:
+        return task.resume_from
+    way = _way(connection, task.attempt)
     return way.resumed_from if way else None
 
 
-def left_behind(connection: Connection, task_run: str, epoch: int) -> Left | None:
-    """What the attempt of this epoch left behind; None if it had no lease."""
-    row = connection.execute(_SQL.left_behind, {"task_run": task_run, "epoch": epoch}).fetchone()
-    return Left(**row) if row else None
+def left_behind(connection: Connection, attempt: AttemptRef) -> Left | None:
+    """Read what an attempt left behind; None: it had no lease."""
+    return rows.maybe(connection, Left, _SQL.left_behind, **attempt._asdict())
 
 
 def take_in(settings: Settings, repository: str, left: Left) -> Taken:
@@ -80,18 +78,24 @@ def take_in(settings: Settings, repository: str, left: Left) -> Taken:
     handin = settings.handins_dir / str(left.lease)
     where = mirror.path_of(settings, repository)
     try:
-        return Taken(left.epoch, quarantine.accept(settings, where, handin, left.input_commit, left.task_run, left.epoch))
+        return Taken(left.epoch, quarantine.accept(where, handin, left.input_commit, left.task_run, left.epoch))
     except BundleRefused as error:
         return Taken(left.epoch, None, str(error))
 
 
+class _Planned(Frozen):
+    """The plan that a task run is a part of, and its key in it."""
+
+    key: str
+    document: str
+
+
 def _keeps_sessions(connection: Connection, task_run: str) -> bool:
-    row = connection.execute(_SQL.plan_of, {"task_run": task_run}).fetchone()
-    tasks = Plan.model_validate_json(row["document"]).tasks if row else ()
-    worker = next((task.worker for task in tasks if row and task.key == row["key"]), None)
+    planned = rows.maybe(connection, _Planned, _SQL.plan_of, task_run=task_run)
+    tasks = Plan.model_validate_json(planned.document).tasks if planned else ()
+    worker = next((task.worker for task in tasks if planned and task.key == planned.key), None)
     return worker in catalog.names() and catalog.load(str(worker)).runtime.session_persistence
 
 
-def _way(connection: Connection, task_run: str, epoch: int) -> rules.Way | None:
-    row = connection.execute(_SQL.way, {"task_run": task_run, "epoch": epoch}).fetchone()
-    return rules.Way(**row) if row else None
+def _way(connection: Connection, attempt: AttemptRef) -> rules.Way | None:
+    return rows.maybe(connection, rules.Way, _SQL.way, **attempt._asdict())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -27,6 +28,26 @@ class Finished(NamedTuple):
     duration_ms: int
 
 
+class Bounds(NamedTuple):
+    """What bounds a sealed run.
+
+    Attributes:
+        policy: what it may reach.
+        timeout_s: seconds after which everything that it started is killed.
+        cwd: where it runs.
+        environment: all that it gets, beside PATH, HOME and the locale; None: nothing else.
+        keep: bytes kept of each of its outputs: the last ones.
+        stop: when set, it is ended as if its time were over.
+    """
+
+    policy: Policy
+    timeout_s: float
+    cwd: Path
+    environment: Mapping[str, str] | None = None
+    keep: int = 64 * 1024
+    stop: threading.Event | None = None
+
+
 def protect() -> None:
     """Make this process unreadable to others of its uid, and the heir of every process that its children leave behind.
 
@@ -37,43 +58,23 @@ def protect() -> None:
     syscalls.prctl(syscalls.SET_CHILD_SUBREAPER, 1)
 
 
-def run(
-    paths: Paths,
-    policy: Policy,
-    command: list[str],
-    *,
-    timeout_s: float,
-    cwd: Path,
-    stdin: bytes = b"",
-    environment: dict[str, str] | None = None,
-    keep: int = 64 * 1024,
-    stop: threading.Event | None = None,
-) -> Finished:
-    """Run ``command`` sealed and wait for its end.
+def run(paths: Paths, bounds: Bounds, command: list[str], stdin: bytes = b"") -> Finished:
+    """Run a command sealed and wait for its end.
 
     Args:
-        timeout_s: seconds after which everything that it started is killed.
         stdin: what it reads.
-        environment: all that it gets, beside PATH, HOME and the locale.
-        keep: bytes kept of each of its outputs: the last ones.
-        stop: when set, it is ended as if its time were over.
 
     Raises:
         NotSealed: it could not be sealed and was not run.
     """
-    words = strict_json.dumps(policy._asdict()).decode()
-    program = ["seal", words, *command]
-    return _run(paths, program, timeout_s, cwd, stdin, environment or {}, keep, stop)
+    return _run(paths, bounds, ["seal", _words(bounds.policy), *command], stdin)
 
 
-def run_all(
-    paths: Paths, policy: Policy, commands: list[Command], *, timeout_s: float, cwd: Path, environment: dict[str, str], keep: int
-) -> tuple[Finished, list[Ran]]:
+def run_all(paths: Paths, bounds: Bounds, commands: list[Command]) -> tuple[Finished, list[Ran]]:
     """Run several commands in one seal, one after the other, until one fails or says what ends the sequence.
 
     Args:
-        timeout_s: seconds after which everything that they started is killed.
-        keep: bytes kept of what they printed, all together.
+        bounds: of all of them together, also of what they print.
 
     Returns:
         How the whole ended, and how each command that was run did; none if the whole did not end by itself.
@@ -81,21 +82,15 @@ def run_all(
     Raises:
         NotSealed: they could not be sealed and were not run.
     """
-    words = strict_json.dumps(policy._asdict()).decode()
-    finished = _run(paths, ["sequence", words], timeout_s, cwd, sequence.asked(commands), environment, keep, None)
+    finished = _run(paths, bounds, ["sequence", _words(bounds.policy)], sequence.asked(commands))
     return finished, sequence.answered(finished.out) if finished.exit_code == 0 else []
 
 
-def _run(
-    paths: Paths,
-    program: list[str],
-    timeout_s: float,
-    cwd: Path,
-    stdin: bytes,
-    environment: dict[str, str],
-    keep: int,
-    stop: threading.Event | None,
-) -> Finished:
+def _words(policy: Policy) -> str:
+    return strict_json.dumps(policy._asdict()).decode()
+
+
+def _run(paths: Paths, bounds: Bounds, program: list[str], stdin: bytes) -> Finished:
     others = descendants()
     started = time.monotonic()
     process = subprocess.Popen(
@@ -103,14 +98,14 @@ def _run(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=cwd,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(paths.scratch), "LC_ALL": "C.UTF-8"} | environment,
+        cwd=bounds.cwd,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(paths.scratch), "LC_ALL": "C.UTF-8", **(bounds.environment or {})},
         start_new_session=True,
     )
-    tails = [_Tail(process.stdout, keep), _Tail(process.stderr, keep)]
+    tails = [_Tail(process.stdout, bounds.keep), _Tail(process.stderr, bounds.keep)]
     feeder = threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)
     feeder.start()
-    in_time = _wait(process, started + timeout_s, stop)
+    in_time = _wait(process, started + bounds.timeout_s, bounds.stop)
     code = process.poll()
     end_all(process.pid, others)
     process.wait()
@@ -122,7 +117,7 @@ def _run(
 
 
 def descendants() -> set[int]:
-    """Every living process below this one, by /proc."""
+    """List every living process below this one, by /proc."""
     parents = dict(filter(None, map(_parent, os.listdir("/proc"))))
     found: set[int] = set()
     for pid in parents:
@@ -167,7 +162,7 @@ def _parent(name: str) -> tuple[int, int] | None:
 
 
 def _wait(process: subprocess.Popen[bytes], until: float, stop: threading.Event | None) -> bool:
-    """True if the process ended by itself in time."""
+    """Wait; True if the process ended by itself in time."""
     pause = 0.005
     while process.poll() is None:
         if time.monotonic() >= until or (stop is not None and stop.is_set()):

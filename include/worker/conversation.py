@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from include.worker.envelope import Keys, Received, Sent, open_envelope, seal_envelope
 from include.worker.errors import BadMessage, Cancelled, LinkRefused, NoAnswer
-from include.worker.link import Entry, Link, StreamId
+from include.worker.link import InboxEntry, RelayConnection, StreamId
 from include.worker.paths import Paths
 
 
@@ -29,6 +29,20 @@ class Timing(NamedTuple):
     receipt: float = 30.0
     ending: float = 3600.0
     cancelled_ending: float = 10.0
+
+
+class Assignment(NamedTuple):
+    """What the worker must know of its task; the rest is for the model, and the broker tells it.
+
+    Attributes:
+        heartbeat_s: seconds between two heartbeats.
+        test_timeout_s: seconds a test run may take.
+        first_turn: where the conversation begins, or an older attempt's goes on.
+    """
+
+    heartbeat_s: float
+    test_timeout_s: int
+    first_turn: int
 
 
 class Conversation:
@@ -46,7 +60,7 @@ class Conversation:
         self.cancel_reason = ""
         self.capabilities: frozenset[str] = frozenset()
         self._keys = keys
-        self._outbox, self._inbox = Link(paths.socket), Link(paths.socket)
+        self._outbox, self._inbox = RelayConnection(paths.socket), RelayConnection(paths.socket)
         self._sending = threading.Lock()
         self._seq = 0
         self._closed = False
@@ -57,19 +71,20 @@ class Conversation:
 
     @property
     def closed(self) -> bool:
-        """True once the ending was sent."""
+        """Say whether the ending was sent."""
         return self._closed
 
     def start(self) -> None:
         """Begin to read the inbox."""
         threading.Thread(target=self._read_inbox, name="inbox", daemon=True).start()
 
-    def assignment(self) -> dict[str, Any]:
+    def assignment(self) -> Assignment:
         """Wait for the task.
 
         Raises:
             NoAnswer: none came in time.
             Cancelled: it was called off before.
+            BadMessage: it lacks what the worker must know.
         """
         try:
             received = self._assignment.get(timeout=self.timing.assignment)
@@ -77,7 +92,7 @@ class Conversation:
             raise NoAnswer(f"no task came within {self.timing.assignment:g} s") from None
         if received is None:
             raise Cancelled(self.cancel_reason)
-        return received.payload
+        return _assignment(received.payload)
 
     def tell(self, type_: str, payload: dict[str, Any]) -> None:
         """Send what needs no answer. After the ending was sent, nothing follows: the call does nothing."""
@@ -166,7 +181,7 @@ class Conversation:
                 after = entry.id
                 self._take(entry)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: InboxEntry) -> None:
         try:
             received = open_envelope(self._keys, entry.body, entry.signature)
         except BadMessage as error:
@@ -192,6 +207,13 @@ class Conversation:
     def _set_capabilities(self, received: Received) -> None:
         granted = received.payload.get("capabilities")
         self.capabilities = frozenset(map(str, granted)) if isinstance(granted, list) else frozenset()
+
+
+def _assignment(payload: dict[str, Any]) -> Assignment:
+    match payload:
+        case {"heartbeatS": float() | int() as heartbeat_s, "testTimeoutS": int(test_timeout_s), "firstTurn": int(first_turn)}:
+            return Assignment(float(heartbeat_s), test_timeout_s, first_turn)
+    raise BadMessage("the task does not say heartbeatS, testTimeoutS and firstTurn")
 
 
 def _note(text: str) -> None:

@@ -63,21 +63,23 @@ def take_keys(path: Path) -> Keys:
     content = path.read_bytes()
     path.unlink()
     try:
-        held = strict_json.loads(content)
-        return Keys(str(held["taskRun"]), int(held["epoch"]), bytes.fromhex(held["inKey"]), bytes.fromhex(held["outKey"]))
-    except (ValueError, KeyError, TypeError) as error:
+        match strict_json.loads(content):
+            case {"taskRun": str(task_run), "epoch": int(epoch), "inKey": str(in_key), "outKey": str(out_key)}:
+                return Keys(task_run, epoch, bytes.fromhex(in_key), bytes.fromhex(out_key))
+    except ValueError as error:
         raise BadMessage(f"{path} is not a key file: {type(error).__name__}") from None
+    raise BadMessage(f"{path} is not a key file: something is missing in it")
 
 
 def signature(key: bytes, task_run: str, direction: str, body: bytes) -> str:
-    """HMAC-SHA256 over prefix, task run, direction and body, each with its length; lower-case hex."""
+    """Compute the HMAC-SHA256 over prefix, task run, direction and body, each with its length; lower-case hex."""
     parts = [task_run.encode("ascii"), direction.encode("ascii"), body]
     signed = b"AIRLOCKv1" + b"".join(b" %d %s" % (len(part), part) for part in parts)
     return hmac.new(key, signed, hashlib.sha256).hexdigest()
 
 
 def genuine(key: bytes, task_run: str, direction: str, body: bytes, tag: bytes) -> bool:
-    """True if ``tag`` is exactly the 64 hex digits of this body's signature; compared in constant time."""
+    """Say whether ``tag`` is exactly the 64 hex digits of this body's signature; compared in constant time."""
     return len(tag) == 64 and hmac.compare_digest(signature(key, task_run, direction, body).encode("ascii"), tag)
 
 
@@ -87,9 +89,10 @@ def seal_envelope(keys: Keys, seq: int, type_: str, payload: dict[str, Any], rep
     Raises:
         ValueError: it is larger than 256 KiB, or holds NaN.
     """
+    id_ = uuid7()
     envelope = {
         "v": 1,
-        "id": uuid7(),
+        "id": id_,
         "taskId": keys.task_run,
         "epoch": keys.epoch,
         "type": type_,
@@ -102,7 +105,7 @@ def seal_envelope(keys: Keys, seq: int, type_: str, payload: dict[str, Any], rep
     body = strict_json.dumps(envelope)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"{type_} has {len(body)} bytes; at most {MAX_BODY_BYTES} may be sent")
-    return Sent(str(envelope["id"]), type_, seq, body, signature(keys.out_key, keys.task_run, "out", body))
+    return Sent(id_, type_, seq, body, signature(keys.out_key, keys.task_run, "out", body))
 
 
 def open_envelope(keys: Keys, body: bytes, tag: bytes) -> Received:
@@ -117,16 +120,18 @@ def open_envelope(keys: Keys, body: bytes, tag: bytes) -> Received:
         envelope = strict_json.loads(body)
     except ValueError as error:
         raise BadMessage(f"not strict JSON: {error}") from None
-    if not isinstance(envelope, dict) or set(envelope) != _FIELDS or envelope["v"] != 1:
-        raise BadMessage("not an envelope of version 1")
-    if envelope["taskId"] != keys.task_run or envelope["epoch"] != keys.epoch:
-        raise BadMessage("for another attempt")
-    return _received(envelope)
+    match envelope:
+        case {"v": 1, "taskId": task_run, "epoch": epoch, "type": type_, "seq": seq, "replyTo": reply_to, "payload": payload} if (
+            set(envelope) == _FIELDS
+        ):
+            if (task_run, epoch) != (keys.task_run, keys.epoch):
+                raise BadMessage("for another attempt")
+            return _received(type_, seq, reply_to, payload)
+    raise BadMessage("not an envelope of version 1")
 
 
-def _received(envelope: dict[str, Any]) -> Received:
-    type_, seq, reply_to, payload = envelope["type"], envelope["seq"], envelope["replyTo"], envelope["payload"]
-    if type_ not in FROM_BROKER:
+def _received(type_: object, seq: object, reply_to: object, payload: object) -> Received:
+    if not isinstance(type_, str) or type_ not in FROM_BROKER:
         raise BadMessage(f"{str(type_)[:60]!r} is no message of a broker")
     if type(seq) is not int or seq < 1 or not isinstance(payload, dict) or not isinstance(reply_to, str | None):
         raise BadMessage(f"{type_}: seq, replyTo or payload has the wrong type")
@@ -134,7 +139,7 @@ def _received(envelope: dict[str, Any]) -> Received:
 
 
 def uuid7() -> str:
-    """A UUID version 7 (RFC 9562): milliseconds since 1970, then random bits."""
+    """Make a UUID version 7 (RFC 9562): milliseconds since 1970, then random bits."""
     stamp = time.time_ns() // 1_000_000
     tail = int.from_bytes(os.urandom(10), "big")
     value = (stamp << 80) | (0x7 << 76) | ((tail >> 68) << 64) | (0b10 << 62) | (tail & ((1 << 62) - 1))

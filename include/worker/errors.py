@@ -7,7 +7,7 @@ WorkerError
 ├── LinkRefused     the relay will not take our messages
 ├── NotSealed       a child could not be sealed; it was not run
 ├── ToolRefused     a tool call that cannot be done; the message says the remedy and goes to the model
-└── GitFailed       git ended with an error
+└── GitRefused      git ended with an error
 """
 
 from __future__ import annotations
@@ -41,5 +41,5 @@ class ToolRefused(WorkerError):
     """A tool call that cannot be done; the message says the remedy."""
 
 
-class GitFailed(WorkerError):
+class GitRefused(WorkerError):
     """git ended with an error."""

@@ -43,7 +43,7 @@ def open_beneath(root: int, path: str, flags: int) -> int:
 
 
 def plain_path(path: str) -> str:
-    """The path in its plainest form, relative to the root; ``.`` is the root itself.
+    """Bring a path into its plainest form, relative to the root; ``.`` is the root itself.
 
     Raises:
         ToolRefused: it is no path of the work tree.
@@ -77,7 +77,7 @@ class Tree:
         os.close(self._root)
 
     def read(self, path: str) -> bytes:
-        """The content of a regular file.
+        """Read a regular file.
 
         Raises:
             ToolRefused: no such file, not a regular file of the tree's own, or larger than 1 MiB.
@@ -117,7 +117,7 @@ class Tree:
         return plain
 
     def walk(self, path: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Every regular file below a folder (or the file itself), sorted, links and caches left out.
+        """Yield every regular file below a folder (or the file itself), sorted, links and caches left out.
 
         Raises:
             ToolRefused: no such folder.

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from include.worker import child
-from include.worker.errors import GitFailed
+from include.worker.child import Bounds
+from include.worker.errors import GitRefused
 from include.worker.paths import Paths
 from include.worker.seal import DEVICES, Policy
 from include.worker.sequence import Command
@@ -58,7 +59,7 @@ class Repository:
         """Make the work tree from the base bundle, on ``branch``.
 
         Raises:
-            GitFailed: the bundle is missing or broken.
+            GitRefused: the bundle is missing or broken.
         """
         paths = self._paths
         paths.incoming.mkdir(exist_ok=True)
@@ -70,7 +71,7 @@ class Repository:
         """Commit exactly these paths as they are now (one that is gone is a deletion); the commit's id, or None if nothing differs.
 
         Raises:
-            GitFailed: git would not stage or commit; nothing was committed.
+            GitRefused: git would not stage or commit; nothing was committed.
         """
         on_branch = self._git("symbolic-ref", "--quiet", "HEAD", only=f"refs/heads/{BRANCH}")
         start = [on_branch, self._git("reset", "--quiet")]
@@ -92,14 +93,14 @@ class Repository:
 
     def _require_branch(self, ran: list[str]) -> None:
         if ran[0] != f"refs/heads/{BRANCH}":
-            raise GitFailed(f"the work tree is on {ran[0]}, not on this attempt's branch {BRANCH}; nothing was committed")
+            raise GitRefused(f"the work tree is on {ran[0]}, not on this attempt's branch {BRANCH}; nothing was committed")
 
     def tip(self) -> str:
-        """The commit that the branch is at, 40 hex digits."""
+        """Find the commit that the branch is at, 40 hex digits."""
         return self._call("rev-parse", "--verify", "HEAD")
 
     def uncommitted(self, paths: list[str]) -> list[str]:
-        """Which of these paths differ from the last commit."""
+        """List which of these paths differ from the last commit."""
         changed = self._call("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignored=matching")
         return sorted({entry[3:] for entry in changed.split("\0")} & set(paths))
 
@@ -107,7 +108,7 @@ class Repository:
         """Write the hand-in and return the tip, or None (and there is no file) when nothing was committed.
 
         Raises:
-            GitFailed: the bundle could not be made.
+            GitRefused: the bundle could not be made.
         """
         some = self._git("rev-list", "--count", f"{BASE}..{BRANCH}", unless="0")
         ran = self._all(some, self._bundle(), self._git("rev-parse", "--verify", "HEAD"))
@@ -122,7 +123,7 @@ class Repository:
         The file is replaced whole: whatever kills the sandbox, the warden finds the last whole one.
 
         Raises:
-            GitFailed: the bundle could not be made; the file is as it was.
+            GitRefused: the bundle could not be made; the file is as it was.
         """
         self._all(self._bundle())
         os.replace(self._part, self._paths.handin)
@@ -144,15 +145,14 @@ class Repository:
         return Command(words, str(paths.repo if cloned else paths.workspace), stdin, only, unless)
 
     def _all(self, *commands: Command) -> list[str]:
-        """What each printed; fewer than were asked for if one of them ended the sequence."""
+        """Run them in one seal; returns what each printed, fewer than were asked for if one of them ended the sequence."""
         paths = self._paths
         policy = Policy(read=(str(paths.bundle),), write=(str(paths.workspace), *DEVICES), cpu_s=300)
-        finished, ran = child.run_all(
-            paths, policy, list(commands), timeout_s=300, cwd=paths.workspace, environment=_ENVIRONMENT, keep=_KEEP_BYTES
-        )
+        bounds = Bounds(policy, timeout_s=300, cwd=paths.workspace, environment=_ENVIRONMENT, keep=_KEEP_BYTES)
+        finished, ran = child.run_all(paths, bounds, list(commands))
         if not ran:
-            raise GitFailed(f"git did not end by itself ({finished.exit_code}): {finished.err.decode(errors='replace').strip()[-2000:]}")
+            raise GitRefused(f"git did not end by itself ({finished.exit_code}): {finished.err.decode(errors='replace').strip()[-2000:]}")
         if ran[-1].code != 0:
             verb = next(word for word in commands[len(ran) - 1].words[1:] if not word.startswith("-") and word not in _HARDENED)
-            raise GitFailed(f"git {verb} ended with {ran[-1].code}: {ran[-1].err.strip()[-2000:]}")
+            raise GitRefused(f"git {verb} ended with {ran[-1].code}: {ran[-1].err.strip()[-2000:]}")
         return [each.out for each in ran]

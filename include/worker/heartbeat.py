@@ -9,7 +9,7 @@ from include.worker.conversation import Conversation
 from include.worker.errors import LinkRefused
 
 
-class Heartbeat:
+class Heart:
     """A thread of its own, so that a long test run does not look like a death.
 
     Args:
@@ -33,11 +33,11 @@ class Heartbeat:
         self._changed.set()
 
     def now(self, status: str, step: str) -> None:
-        """What the next heartbeats say: ``ready``, ``working`` or ``blocked``, and a few words."""
+        """Set what the next heartbeats say: ``ready``, ``working`` or ``blocked``, and a few words."""
         self._status, self._step = status, step[:500]
 
     def milestone(self, status: str, step: str) -> None:
-        """As ``now``, and said at once, for people."""
+        """Set it as ``now`` does, and say it at once, for people."""
         self.now(status, step)
         self._conversation.tell("progress", {"status": status, "step": step[:500]})
 

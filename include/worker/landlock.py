@@ -29,7 +29,7 @@ class _Beneath(ctypes.Structure):
 
 
 def abi() -> int:
-    """The kernel's Landlock version; 0 where there is none (an old kernel, switched off, or a container that forbids the calls)."""
+    """Ask for the kernel's Landlock version; 0 where there is none (an old kernel, switched off, or a container that forbids the calls)."""
     try:
         return syscalls.call(syscalls.LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     except OSError:

@@ -39,7 +39,7 @@ class StreamId(NamedTuple):
     low: int = 0
 
 
-class Entry(NamedTuple):
+class InboxEntry(NamedTuple):
     """One message of the inbox, unread."""
 
     id: StreamId
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     body: bytes
 
 
-class Link:
+class RelayConnection:
     """One connection, made when it is needed. Use one for putting and one for getting: a get holds its connection while it waits.
 
     Args:
@@ -67,7 +67,7 @@ class Link:
         """
         self._request(PUT, signature.encode("ascii") + body, 30.0)
 
-    def get(self, after: StreamId, wait_ms: int = MAX_WAIT_MS) -> list[Entry]:
+    def get(self, after: StreamId, wait_ms: int = MAX_WAIT_MS) -> list[InboxEntry]:
         """Messages of the inbox after ``after``, waiting up to ``wait_ms`` for the first.
 
         Raises:
@@ -124,7 +124,7 @@ class Link:
         return b"".join(parts)
 
 
-def _entries(reply: bytes) -> list[Entry]:
+def _entries(reply: bytes) -> list[InboxEntry]:
     entries, at = [], 0
     while at < len(reply):
         high, low, length = _ENTRY.unpack_from(reply, at)
@@ -132,6 +132,6 @@ def _entries(reply: bytes) -> list[Entry]:
         end = start + 64 + length
         if end > len(reply):
             raise LinkRefused("the relay sent a truncated entry")
-        entries.append(Entry(StreamId(high, low), reply[start : start + 64], reply[start + 64 : end]))
+        entries.append(InboxEntry(StreamId(high, low), reply[start : start + 64], reply[start + 64 : end]))
         at = end
     return entries

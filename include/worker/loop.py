@@ -5,11 +5,12 @@ The transcript is the broker's; a request carries only the results of the tools 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from include.worker.conversation import Conversation
 from include.worker.errors import Cancelled, NoAnswer
-from include.worker.heartbeat import Heartbeat
+from include.worker.heartbeat import Heart
 from include.worker.tools import MAX_RESULT_BYTES, Result, Tools, cap
 
 MAX_TURN_BYTES = 200 * 1024
@@ -40,14 +41,14 @@ class Complete(NamedTuple):
     summary: str
 
 
-class Failed(NamedTuple):
+class NotDone(NamedTuple):
     """The worker gives up. ``kind`` is one of the message's kinds."""
 
     kind: str
     reason: str
 
 
-class Turn(NamedTuple):
+class ModelTurn(NamedTuple):
     """A model's turn, as far as it is of use."""
 
     stop_reason: str
@@ -55,8 +56,8 @@ class Turn(NamedTuple):
     calls: list[dict[str, Any]]
 
 
-def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools, first_turn: int) -> Complete | Failed:
-    """Turn after turn until an end.
+def work(conversation: Conversation, heartbeat: Heart, tools: Tools, first_turn: int) -> Complete | NotDone:
+    """Ask the model for turn after turn, and run the tools it calls, until an end.
 
     Args:
         conversation: with the broker.
@@ -72,7 +73,7 @@ def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools, first_t
     while True:
         heartbeat.now("working", f"waits for turn {number} of the model")
         turn = _ask(conversation, number, results)
-        if isinstance(turn, Failed):
+        if isinstance(turn, NotDone):
             return turn
         idle = 0 if turn.calls and turn.stop_reason != "max_tokens" else idle + 1
         if ending := _ending(turn, idle):
@@ -83,32 +84,32 @@ def work(conversation: Conversation, heartbeat: Heartbeat, tools: Tools, first_t
         number += 1
 
 
-def _ask(conversation: Conversation, number: int, results: list[dict[str, Any]]) -> Turn | Failed:
+def _ask(conversation: Conversation, number: int, results: list[dict[str, Any]]) -> ModelTurn | NotDone:
     """The model's turn. What stands in ASKS is met by one more question, as a message of its own; then the model is away."""
-    failed, asks = Failed("away", ""), dict.fromkeys(ASKS, 0)
+    failed, asks = NotDone("away", ""), Counter[str]()
     while all(asks[kind] < most for kind, most in ASKS.items()):
         try:
             reply = conversation.ask("llm.request", {"turn": number, "results": results}, conversation.timing.model)
         except NoAnswer as error:
-            failed = Failed("away", str(error))
-            asks["unknown"] += 1
+            failed = NotDone("away", str(error))
+            asks.update(["unknown"])
             continue
         error_kind, message = _error(reply.payload)
         if error_kind is None:
             return read_turn(reply.payload)
         if error_kind in ENDING_ERRORS:
-            return Failed(error_kind, message)
-        failed = Failed("away", message)
-        asks["lost" if error_kind == "lost" else "unknown"] += 1
+            return NotDone(error_kind, message)
+        failed = NotDone("away", message)
+        asks.update(["lost" if error_kind == "lost" else "unknown"])
     return failed
 
 
-def read_turn(payload: dict[str, Any]) -> Turn:
-    """What counts of a response: its stop reason, its text and the calls of tools."""
+def read_turn(payload: dict[str, Any]) -> ModelTurn:
+    """Read what counts of a response: its stop reason, its text and the calls of tools."""
     content = payload.get("content")
     blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
     text = "\n".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
-    return Turn(str(payload.get("stopReason")), text, [block for block in blocks if block.get("type") == "tool_use"])
+    return ModelTurn(str(payload.get("stopReason")), text, [block for block in blocks if block.get("type") == "tool_use"])
 
 
 def _error(payload: dict[str, Any]) -> tuple[str | None, str]:
@@ -120,20 +121,20 @@ def _error(payload: dict[str, Any]) -> tuple[str | None, str]:
     return str(error.get("kind", "unknown")), str(error.get("message", ""))
 
 
-def _ending(turn: Turn, idle: int) -> Complete | Failed | None:
+def _ending(turn: ModelTurn, idle: int) -> Complete | NotDone | None:
     rule = RULES.get(turn.stop_reason, FAILED)
     if rule == FAILED:
-        return Failed("model", f"the model's turn ended with {turn.stop_reason}: {turn.text or 'it said nothing'}")
+        return NotDone("model", f"the model's turn ended with {turn.stop_reason}: {turn.text or 'it said nothing'}")
     if turn.calls and turn.stop_reason != "max_tokens":
         return None
     if rule == COMPLETE:
         return Complete(turn.text.strip() or "The model ended without a summary.")
     if idle >= MAX_CUT_TURNS:
-        return Failed("gave_up", f"{idle} turns in a row ended with {turn.stop_reason} and called no tool that could be run")
+        return NotDone("gave_up", f"{idle} turns in a row ended with {turn.stop_reason} and called no tool that could be run")
     return None
 
 
-def _run(conversation: Conversation, tools: Tools, turn: Turn) -> list[dict[str, Any]]:
+def _run(conversation: Conversation, tools: Tools, turn: ModelTurn) -> list[dict[str, Any]]:
     """One result for each call, in order, together within what a message holds."""
     limit = min(MAX_RESULT_BYTES, MAX_TURN_BYTES // max(1, len(turn.calls)))
     results = []
@@ -147,7 +148,7 @@ def _run(conversation: Conversation, tools: Tools, turn: Turn) -> list[dict[str,
     return results
 
 
-def _run_one(tools: Tools, turn: Turn, call: dict[str, Any]) -> Result:
+def _run_one(tools: Tools, turn: ModelTurn, call: dict[str, Any]) -> Result:
     if turn.stop_reason == "max_tokens":
         return Result(
             "Not run: the turn was cut at its token limit, so these arguments may not be whole. Make smaller calls.", is_error=True

@@ -11,7 +11,7 @@ import threading
 from typing import Any, NamedTuple
 
 from include.worker import child
-from include.worker.child import Finished
+from include.worker.child import Bounds, Finished
 from include.worker.errors import NotSealed
 from include.worker.paths import Paths
 from include.worker.seal import DEVICES, Policy
@@ -23,7 +23,7 @@ _MEANING = {2: "pytest was interrupted", 3: "pytest failed inside itself", 4: "p
 _MISSING = re.compile(r"ModuleNotFoundError: (No module named '[^']*')")
 
 
-class Report(NamedTuple):
+class RunReport(NamedTuple):
     """What a test run says. ``tests`` is the outcome per node id; ``exit_code`` is None if the run did not end in time."""
 
     tests: dict[str, str]
@@ -33,11 +33,11 @@ class Report(NamedTuple):
     output: str
 
     def count(self, outcome: str) -> int:
-        """How many tests had this outcome."""
+        """Count the tests with this outcome."""
         return sum(1 for each in self.tests.values() if each == outcome)
 
     def names(self, *outcomes: str, limit: int = 50) -> list[str]:
-        """The first tests with one of these outcomes, each name cut to 300 characters."""
+        """List the first tests with one of these outcomes, each name cut to 300 characters."""
         return [name[:300] for name, outcome in self.tests.items() if outcome in outcomes][:limit]
 
 
@@ -47,7 +47,7 @@ class _Lines(NamedTuple):
     ended: int | None
 
 
-def run(paths: Paths, timeout_s: int, stop: threading.Event | None = None) -> Report:
+def run(paths: Paths, timeout_s: int, stop: threading.Event | None = None) -> RunReport:
     """Run the tests of the work tree with the toolbox's pytest, sealed: no socket of ours, no key, no git folder to write to.
 
     Args:
@@ -70,19 +70,19 @@ def run(paths: Paths, timeout_s: int, stop: threading.Event | None = None) -> Re
     ]
     environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(paths.scratch), "GIT_CONFIG_NOSYSTEM": "1"}
     try:
-        finished = child.run(paths, policy, command, timeout_s=timeout_s, cwd=paths.repo, environment=environment, stop=stop)
+        finished = child.run(paths, Bounds(policy, timeout_s, paths.repo, environment, stop=stop), command)
         lines = _read(os.pread(held, min(os.fstat(held).st_size, MAX_OUTCOMES_BYTES), 0))
     except NotSealed as error:
-        return Report({}, None, 0, str(error), "")
+        return RunReport({}, None, 0, str(error), "")
     finally:
         os.close(held)
         outcomes.unlink(missing_ok=True)
     return _report(finished, lines, timeout_s)
 
 
-def _report(finished: Finished, lines: _Lines, timeout_s: int) -> Report:
+def _report(finished: Finished, lines: _Lines, timeout_s: int) -> RunReport:
     text = (finished.out + finished.err).decode("utf-8", errors="replace").replace("\0", "\ufffd")[-MAX_OUTPUT_CHARS:]
-    return Report(lines.tests, finished.exit_code, finished.duration_ms, _problem(finished, lines, text, timeout_s), text)
+    return RunReport(lines.tests, finished.exit_code, finished.duration_ms, _problem(finished, lines, text, timeout_s), text)
 
 
 def _problem(finished: Finished, lines: _Lines, text: str, timeout_s: int) -> str | None:

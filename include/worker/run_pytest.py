@@ -30,18 +30,18 @@ class Recorder:
         os.write(self._file, json.dumps(line).encode("ascii") + b"\n")
 
     def pytest_collection_finish(self, session: Any) -> None:
-        """How many tests there are to run."""
+        """Write how many tests there are to run."""
         self.write("collected", len(session.items))
 
     def pytest_collectreport(self, report: Any) -> None:
-        """A file that cannot be imported is an error under the file's own id."""
+        """Write a file that cannot be imported as an error under the file's own id."""
         if report.failed:
             self.write("outcome", report.nodeid, "error")
         elif report.skipped:
             self.write("outcome", report.nodeid, "skipped")
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Set-up, call and tear-down each report; the reader keeps the worst. An expected failure counts as skipped."""
+        """Write an outcome: set-up, call and tear-down each report, the reader keeps the worst. An expected failure counts as skipped."""
         if report.when == "call" or not report.passed:
             failed = "failed" if report.when == "call" else "error"
             self.write("outcome", report.nodeid, failed if report.failed else report.outcome)

@@ -34,7 +34,7 @@ class Policy(NamedTuple):
 
 
 def strength() -> str:
-    """One line on what a seal is made of here, for the log of the attempt."""
+    """Say in one line what a seal is made of here, for the log of the attempt."""
     version = landlock.abi()
     if version == 0:
         lacks = "this kernel or container offers no Landlock, so sealed tests can read every file of the sandbox (no key is left there)"
@@ -66,9 +66,9 @@ def become(policy: str) -> None:
     Raises:
         NotSealed: a part that must hold does not; nothing may be run.
     """
-    given = strict_json.loads(policy.encode())
+    given = Policy(**strict_json.loads(policy.encode()))
     os.closerange(3, 4096)
-    apply(Policy(tuple(given["read"]), tuple(given["write"]), given["cpu_s"]))
+    apply(given)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from include.worker import strict_json
 from include.worker.errors import ToolRefused
@@ -15,6 +16,18 @@ from include.worker.files import MAX_FILE_BYTES, Tree
 
 MAX_MATCHES = 200
 MAX_LINE = 300
+
+
+class Found(NamedTuple):
+    """What a search found: lines, and whether there are more."""
+
+    matches: list[str]
+    more: bool
+
+
+def answered(out: bytes) -> Found:
+    """Read what ``main`` wrote."""
+    return Found(**strict_json.loads(out))
 
 
 def main(arguments: list[str]) -> int:
@@ -26,12 +39,12 @@ def main(arguments: list[str]) -> int:
         return 2
     root = Path(arguments[0])
     matches = find(Tree(root, root), pattern)
-    sys.stdout.buffer.write(strict_json.dumps({"matches": matches[:MAX_MATCHES], "more": len(matches) > MAX_MATCHES}))
+    sys.stdout.buffer.write(strict_json.dumps(Found(matches[:MAX_MATCHES], len(matches) > MAX_MATCHES)._asdict()))
     return 0
 
 
 def find(tree: Tree, pattern: re.Pattern[str]) -> list[str]:
-    """Up to ``MAX_MATCHES`` + 1 lines, each as ``path:number:line``."""
+    """Find up to ``MAX_MATCHES`` + 1 lines, each as ``path:number:line``."""
     found: list[str] = []
     for path, about in tree.walk("."):
         if about.st_size > MAX_FILE_BYTES:

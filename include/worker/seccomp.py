@@ -49,7 +49,7 @@ class _Program(ctypes.Structure):
 
 
 def machine() -> str:
-    """The architecture that the filter must be made for."""
+    """Name the architecture that the filter must be made for."""
     return os.uname().machine
 
 
@@ -68,7 +68,7 @@ def restrict() -> None:
 
 
 def program(column: int, architecture: int) -> list[Instruction]:
-    """The filter for one architecture.
+    """Make the filter for one architecture.
 
     Args:
         column: 0 for x86_64, 1 for aarch64.

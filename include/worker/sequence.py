@@ -44,17 +44,24 @@ class Ran(NamedTuple):
 
 
 def asked(commands: list[Command]) -> bytes:
-    """What ``main`` reads."""
+    """Write what ``main`` reads."""
     return json.dumps([command._asdict() for command in commands]).encode("ascii")
 
 
 def answered(out: bytes) -> list[Ran]:
-    """What ``main`` wrote: one for each command that was run.
+    """Read what ``main`` wrote: one for each command that was run.
 
     Raises:
         ValueError: that is not it.
     """
-    return [Ran(int(each["code"]), str(each["out"]), str(each["err"])) for each in strict_json.loads(out)]
+    return [_ran(each) for each in strict_json.loads(out)]
+
+
+def _ran(told: object) -> Ran:
+    match told:
+        case {"code": int(code), "out": str(out), "err": str(err)}:
+            return Ran(code, out, err)
+    raise ValueError("that does not say how a command ended")
 
 
 def main(arguments: list[str]) -> int:

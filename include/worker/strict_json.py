@@ -40,7 +40,7 @@ def dumps(value: Any) -> bytes:
 
 
 def storable(value: Any) -> Any:
-    """The same value without what UTF-8 (lone surrogates) or PostgreSQL's jsonb (NUL) cannot hold: U+FFFD stands for it."""
+    """Copy a value without what UTF-8 (lone surrogates) or PostgreSQL's jsonb (NUL) cannot hold: U+FFFD stands for it."""
     match value:
         case str():
             return _UNSTORABLE.sub("\ufffd", value)

@@ -14,22 +14,23 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from include.worker import child, pytest_report, strict_json
+from include.worker import child, pytest_report, search
+from include.worker.child import Bounds
 from include.worker.conversation import Conversation
-from include.worker.errors import Cancelled, GitFailed, NoAnswer, NotSealed, ToolRefused
+from include.worker.errors import Cancelled, GitRefused, NoAnswer, NotSealed, ToolRefused
 from include.worker.files import Tree
 from include.worker.git import Repository
-from include.worker.heartbeat import Heartbeat
+from include.worker.heartbeat import Heart
 from include.worker.paths import Paths
-from include.worker.pytest_report import Report
+from include.worker.pytest_report import RunReport
 from include.worker.seal import Policy
 from include.worker.search import MAX_MATCHES
-from include.worker.tool_definitions import TOOL_DEFINITIONS
+from include.worker.tool_definitions import TOOLS, Argument, Tool
 
 MAX_RESULT_BYTES = 32 * 1024
 MAX_LISTED = 1000
 SEARCH_TIMEOUT_S = 10
-_SCHEMAS: dict[str, dict[str, Any]] = {tool["name"]: tool["input_schema"] for tool in TOOL_DEFINITIONS}
+_KNOWN: dict[str, Tool] = {tool.name: tool for tool in TOOLS}
 
 
 class Result(NamedTuple):
@@ -49,14 +50,14 @@ class Tools:
         test_timeout_s: seconds a test run may take.
     """
 
-    def __init__(self, paths: Paths, conversation: Conversation, heartbeat: Heartbeat, test_timeout_s: int) -> None:
+    def __init__(self, paths: Paths, conversation: Conversation, heartbeat: Heart, test_timeout_s: int) -> None:
         self.summary: str | None = None
         self._paths, self._conversation, self._heartbeat = paths, conversation, heartbeat
         self._test_timeout_s = test_timeout_s
         self._tree = Tree(paths.repo, paths.incoming)
         self._repository = Repository(paths)
         self._written: set[str] = set()
-        self._tools: dict[str, Callable[..., str]] = {name: getattr(self, f"_{name}") for name in _SCHEMAS}
+        self._tools: dict[str, Callable[..., str]] = {name: getattr(self, f"_{name}") for name in _KNOWN}
 
     def run(self, name: object, arguments: object) -> Result:
         """Do one call.
@@ -68,7 +69,7 @@ class Tools:
             given = check_arguments(name, arguments)
             self._heartbeat.now("working", f"{name} {given.get('path', '')}".strip())
             return Result(self._tools[str(name)](**given))
-        except (ToolRefused, GitFailed, NotSealed, NoAnswer) as error:
+        except (ToolRefused, GitRefused, NotSealed, NoAnswer) as error:
             return Result(str(error), is_error=True)
         except OSError as error:
             return Result(f"{name} could not be done: {error.strerror or error}. Try something smaller, or another way.", is_error=True)
@@ -108,16 +109,17 @@ class Tools:
         paths = self._paths
         command = [os.path.realpath(sys.executable), "-I", "-S", str(paths.program), "search", str(paths.repo)]
         policy = Policy(read=(str(paths.repo), str(paths.toolbox)), cpu_s=SEARCH_TIMEOUT_S)
-        keep = 8 * 1024 * 1024
-        finished = child.run(paths, policy, command, timeout_s=SEARCH_TIMEOUT_S, cwd=paths.repo, stdin=pattern.encode(), keep=keep)
+        bounds = Bounds(policy, SEARCH_TIMEOUT_S, paths.repo, keep=8 * 1024 * 1024)
+        finished = child.run(paths, bounds, command, stdin=pattern.encode())
         if finished.exit_code == 2:
             raise ToolRefused(f"not a regular expression: {finished.err.decode(errors='replace').strip()}. Escape what is meant literally.")
         if finished.exit_code == 1:
             raise ToolRefused(f"the search failed: {finished.err.decode(errors='replace').strip()[-300:]}. Use read_file instead.")
         if finished.exit_code != 0:
             raise ToolRefused(f"the search did not end within {SEARCH_TIMEOUT_S} s. Use a simpler pattern.")
-        found = strict_json.loads(finished.out)
-        return _json(found | ({"note": f"only the first {MAX_MATCHES} are shown; use a narrower pattern"} if found["more"] else {}))
+        found = search.answered(finished.out)
+        note = {"note": f"only the first {MAX_MATCHES} are shown; use a narrower pattern"} if found.more else {}
+        return _json(found._asdict() | note)
 
     def _run_tests(self) -> str:
         self._need("test")
@@ -139,7 +141,7 @@ class Tools:
             raise ToolRefused("nothing to commit: no file that you wrote differs from the last commit. Write or edit a file first.")
         files = len(self._written)
         self._written.clear()
-        with contextlib.suppress(GitFailed, OSError):  # for a further attempt, if this one is lost; the end hands in anyway
+        with contextlib.suppress(GitRefused, OSError):  # for a further attempt, if this one is lost; the end hands in anyway
             self._repository.keep()
         self._heartbeat.milestone("working", f"committed {commit[:10]}: {message.strip().splitlines()[0]}")
         return _json({"commit": commit, "written_files": files})
@@ -182,31 +184,29 @@ class Tools:
 
 
 def check_arguments(name: object, arguments: object) -> dict[str, Any]:
-    """The arguments of a call, as the tool's schema has them.
+    """Check the arguments of a call; returns them as the tool's schema has them.
 
     Raises:
         ToolRefused: no such tool, or an argument is missing, unknown or of the wrong type.
     """
-    if not isinstance(name, str) or name not in _SCHEMAS:
-        near = difflib.get_close_matches(str(name), _SCHEMAS, 1)
-        raise ToolRefused(
-            f"there is no tool {str(name)[:80]!r}. {f'Did you mean {near[0]}? ' if near else ''}Tools: {', '.join(_SCHEMAS)}."
-        )
-    schema = _SCHEMAS[name]
-    wanted = f"{name} takes {', '.join(schema['properties']) or 'no arguments'}"
+    tool = _KNOWN.get(name) if isinstance(name, str) else None
+    if tool is None:
+        near = difflib.get_close_matches(str(name), _KNOWN, 1)
+        raise ToolRefused(f"there is no tool {str(name)[:80]!r}. {f'Did you mean {near[0]}? ' if near else ''}Tools: {', '.join(_KNOWN)}.")
+    wanted = f"{name} takes {', '.join(tool.arguments) or 'no arguments'}"
     if not isinstance(arguments, dict):
         raise ToolRefused(f"the arguments are no object. {wanted}.")
-    if unknown := [key for key in arguments if key not in schema["properties"]]:
+    if unknown := [key for key in arguments if key not in tool.arguments]:
         raise ToolRefused(f"{str(unknown[0])[:80]!r} is no argument of it. {wanted}.")
-    if missing := [key for key in schema["required"] if key not in arguments]:
+    if missing := [key for key, argument in tool.arguments.items() if argument.required and key not in arguments]:
         raise ToolRefused(f"{missing[0]!r} is missing. {wanted}.")
     for key, value in arguments.items():
-        _check_type(name, key, schema["properties"][key], value)
+        _check_type(tool.name, key, tool.arguments[key], value)
     return arguments
 
 
 def cap(text: str, limit: int) -> str:
-    """The text, cut so that it takes at most about ``limit`` bytes as JSON; says so at the cut."""
+    """Cut a text so that it takes at most about ``limit`` bytes as JSON; says so at the cut."""
     size = len(json.dumps(text, ensure_ascii=False).encode("utf-8", errors="replace"))
     if size <= limit:
         return text
@@ -215,24 +215,24 @@ def cap(text: str, limit: int) -> str:
     return f"{text}\n[cut here: the whole has {size} bytes, a result at most {limit}]"
 
 
-def _check_type(tool: str, key: str, schema: dict[str, Any], value: object) -> None:
-    if schema["type"] == "array":
+def _check_type(tool: str, key: str, argument: Argument, value: object) -> None:
+    if argument.many:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ToolRefused(f"{tool}: {key} must be a list of texts, not {type(value).__name__}.")
     elif not isinstance(value, str):
         raise ToolRefused(f"{tool}: {key} must be a text, not {type(value).__name__}.")
-    elif value not in schema.get("enum", [value]):
-        raise ToolRefused(f"{tool}: {key} must be one of {', '.join(schema['enum'])}.")
+    elif argument.choices and value not in argument.choices:
+        raise ToolRefused(f"{tool}: {key} must be one of {', '.join(argument.choices)}.")
 
 
-def _counts(report: Report) -> dict[str, Any]:
+def _counts(report: RunReport) -> dict[str, Any]:
     """The report without the outcome of each test: that could be larger than a message."""
     counts: dict[str, Any] = {outcome: report.count(outcome) for outcome in ("passed", "failed", "error", "skipped")}
     not_green = report.names("failed", "error")
     return counts | {"exit_code": report.exit_code, "duration_ms": report.duration_ms, "problem": report.problem, "not_green": not_green}
 
 
-def _in_words(report: Report) -> str:
+def _in_words(report: RunReport) -> str:
     if report.problem:
         return f"ran the tests: {report.problem}"
     return (

@@ -27,9 +27,11 @@ from include.goals import service as goals
 from include.local.shutdown import revoke_what_is_at_work
 from include.messages import models
 from include.messages.streams import Entry, Streams
+from include.tasks import people, reworks, watching
 from include.tasks import service as tasks
-from include.tasks import watching
-from include.tasks.models import Failure
+from include.tasks.models import AttemptRef, Failure
+from include.tasks.reworks import Asker
+from include.tasks.watching import Watcher
 from tests.conftest import wait_until
 from tests.kit.scale import patience
 
@@ -103,25 +105,25 @@ class Case:
 
     def look(self) -> None:
         with transaction("airflow") as connection:
-            watching.look(connection, self.settings, self.run, "parser", "ti", 0, 0.0)
+            watching.look(connection, self.settings, self.run, "parser", Watcher("ti", 0, 0.0))
 
     def fail(self) -> None:
         with transaction("airflow") as connection:
-            tasks.fail_attempt(connection, self.settings, self.task_run, 1, "ti", Failure.LOST, "It was lost.")
+            reworks.fail_attempt(connection, self.settings, Asker(AttemptRef(self.task_run, 1), "ti"), Failure.LOST, "It was lost.")
 
     def mark_the_step(self) -> None:
         with transaction("airflow") as connection:
-            assert watching.killed_by_person(connection, self.run, "parser", "ti", 1, now())
+            assert people.end_unwatched(connection, tasks.lock(connection, self.run, "parser"), "ti", 1, now())
 
     def report(self) -> None:
         with transaction("airflow") as connection:
-            report.close(connection, self.settings, self.run, "r")
+            report.close(connection, self.run, "r")
 
     def cancel_the_goal(self) -> None:
         with transaction("cli") as connection:
-            goals.run_of(connection, self.run, "r")
-            for row in tasks.of_goal_run(connection, self.run):
-                tasks.cancel(connection, row["id"], row["epoch"], "a person did")
+            goals.lock(connection, self.run, "r")
+            for task in tasks.lock_all(connection, self.run):
+                tasks.cancel(connection, task, "a person did")
 
     def down(self) -> None:
         revoke_what_is_at_work(self.settings, 0.1)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from include.database.unit_of_work import transaction
 from include.drills.chaos import rules, store
+from include.drills.chaos.models import Overspent, Stale, Stored
 from include.errors import IllegalTransition, StaleEpoch
-from include.merge import service as merges
 from include.settings import Settings
+from include.tasks import service as tasks
 from tests.broker.conftest import Yard, yard
 from tests.merge.world import World
 
 __all__ = ["yard"]
 
 
-def looked() -> dict[str, Any]:
+def looked() -> Stored:
     with transaction("owner") as connection:
         return store.ends(connection)
 
 
-def broken_by(*statements: str) -> dict[str, Any]:
+def broken_by(*statements: str) -> Stored:
     """What chaos sees after these statements, with the walls that would refuse them taken down."""
     with transaction("owner") as connection:
         for statement in statements:
@@ -42,16 +42,16 @@ CALL = (
 def test_a_sound_database_shows_nothing(yard: Yard) -> None:
     yard.attempt()
     found = looked()
-    assert not any(found["overspent"].values()) and not any(found["stale"].values()) and found["open_calls"] == 0
-    assert [run.ended for run in found["runs"]] == [False]
+    assert found.overspent == Overspent() and found.stale == Stale() and found.open_calls == 0
+    assert [run.ended for run in found.runs] == [False]
 
 
 def test_what_was_taken_for_a_person_or_unwatched_is_seen(yard: Yard) -> None:
     yard.attempt()
-    assert looked()["taken"] == ()
-    assert len(broken_by("UPDATE leases SET revoked_at = now(), revoke_reason = 'its steps were cleared in Airflow'")["taken"]) == 1
-    assert broken_by("UPDATE leases SET revoke_reason = 'the goal run has ended'")["taken"] == ()
-    assert len(broken_by("INSERT INTO evidence (lease, because) SELECT id, 'unwatched' FROM leases LIMIT 1")["taken"]) == 1
+    assert looked().taken == ()
+    assert len(broken_by("UPDATE leases SET revoked_at = now(), revoke_reason = 'its steps were cleared in Airflow'").taken) == 1
+    assert broken_by("UPDATE leases SET revoke_reason = 'the goal run has ended'").taken == ()
+    assert len(broken_by("INSERT INTO evidence (lease, because) SELECT id, 'unwatched' FROM leases LIMIT 1").taken) == 1
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_what_was_taken_for_a_person_or_unwatched_is_seen(yard: Yard) -> None:
 )
 def test_overspend_and_sums_that_do_not_agree_are_seen(yard: Yard, kind: str, statements: list[str]) -> None:
     yard.attempt()
-    assert broken_by(*statements)["overspent"][kind] == 1
+    assert broken_by(*statements).overspent.model_dump()[kind] == 1
 
 
 def test_open_calls_are_seen(yard: Yard) -> None:
     yard.attempt()
-    assert broken_by(CALL.format(state="sent", cost="NULL"))["open_calls"] == 1
+    assert broken_by(CALL.format(state="sent", cost="NULL")).open_calls == 1
 
 
 def test_a_message_and_a_call_of_an_older_epoch_are_seen(yard: Yard) -> None:
@@ -86,22 +86,22 @@ def test_a_message_and_a_call_of_an_older_epoch_are_seen(yard: Yard) -> None:
         " SELECT task_run, 1, 1, 'k', gen_random_uuid(), 'progress', 'h' FROM attempts WHERE epoch = 1"
     )
     found = broken_by(message, CALL.format(state="settled", cost=0) + " WHERE epoch = 1")
-    assert (found["stale"]["messages"], found["stale"]["model_calls"]) == (1, 1)
+    assert (found.stale.messages, found.stale.model_calls) == (1, 1)
 
 
 def test_a_changed_and_a_cut_audit_log_are_seen(yard: Yard) -> None:
     for number in range(4):
         yard.rows("INSERT INTO audit_log (actor, action, subject) VALUES ('me', 'did', %s)", str(number))
-    assert looked()["audit"].whole and looked()["audit"].entries == 4
+    assert looked().audit.whole and looked().audit.entries == 4
     changed = broken_by("ALTER TABLE audit_log DISABLE TRIGGER ALL", "UPDATE audit_log SET subject = 'x' WHERE position = 3")
-    assert changed["audit"].broken_at == 3
+    assert changed.audit.broken_at == 3
     cut = broken_by("DELETE FROM audit_log WHERE position = 2")
-    assert cut["audit"].broken_at == 2
+    assert cut.audit.broken_at == 2
 
 
 def test_an_illegal_transition_is_seen(yard: Yard) -> None:
     worker = yard.attempt()  # the yard itself leaps from PENDING to LEASED, with the guard taken down
-    assert [words for words in rules.illegal_transitions(looked()["events"]) if worker.task_run in words]
+    assert [words for words in rules.illegal_transitions(looked().events) if worker.task_run in words]
     with pytest.raises(IllegalTransition):
         yard.rows("UPDATE task_runs SET state = 'COMPLETED', merged_commit = 'c'")
 
@@ -118,9 +118,9 @@ def test_r2_a_stale_epoch_merges_nothing_and_without_the_check_it_does(
         connection.execute("UPDATE task_runs SET epoch = 2")
     with pytest.raises(StaleEpoch):
         world.merge(task_run)
-    assert looked()["stale"]["merges"] == 0 and looked()["merges"] == ()
+    assert looked().stale.merges == 0 and looked().merges == ()
     # Control: the same merge with the check taken away lands, and chaos sees it.
-    unchecked = {**vars(merges._SQL), "lock_task": merges._SQL.lock_task.replace("epoch", "1 AS epoch")}
-    monkeypatch.setattr(merges, "_SQL", SimpleNamespace(**unchecked))
+    unchecked = {**vars(tasks._SQL), "lock_by_id": tasks._SQL.lock_by_id.replace("epoch", "1 AS epoch")}
+    monkeypatch.setattr(tasks, "_SQL", SimpleNamespace(**unchecked))
     world.merge(task_run)
-    assert looked()["stale"]["merges"] == 1
+    assert looked().stale.merges == 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from include.drills.chaos import report
-from include.drills.chaos.models import Asked, Event, Facts, Fault, Options, Outcome, Run, TaskEnd
+from include.drills.chaos.models import ChaosReport, ClientGoal, Event, Fault, Options, Remains, Run, TaskEnd
 from include.drills.chaos.rules import bound, judge, quantile
 from include.governance.models import Chain
 
@@ -30,7 +30,7 @@ def task(id_: str, **other: Any) -> TaskEnd:
     return TaskEnd.model_validate({"id": id_, "run": id_[:3], "state": "COMPLETED", "epoch": 1, "lost": 0, "counted": 0, **other})
 
 
-ASKED = tuple(Asked(key=key, tasks=2, calls=calls, acknowledged=True) for key, calls in (("a", 1), ("b", 3)))
+ASKED = tuple(ClientGoal(key=key, tasks=2, calls=calls, acknowledged=True) for key, calls in (("a", 1), ("b", 3)))
 TASKS = ("g-a-1", "g-a-2", "g-b-1", "g-b-2")
 EVENTS = (
     *walk("goal_run", "g-a", "SUBMITTED", "PLANNING", "RUNNING", "LANDING", "COMPLETED"),
@@ -54,11 +54,11 @@ SOUND: dict[str, Any] = {
 
 
 def broken(**other: Any) -> set[str]:
-    return {bar.name for bar in judge(Facts.model_validate({**SOUND, **other})).bars if not bar.holds}
+    return {bar.name for bar in judge(Remains.model_validate({**SOUND, **other})).bars if not bar.holds}
 
 
 def test_sound_facts_hold_and_are_counted() -> None:
-    judgement = judge(Facts.model_validate(SOUND))
+    judgement = judge(Remains.model_validate(SOUND))
     assert judgement.holds
     assert tuple(judgement.goals.model_dump().values()) == (2, 2, 0, 0, 0, 1)  # b was submitted three times: recovered
     assert tuple(judgement.merges.model_dump().values()) == (4, 4, 0, 0, 0, 1)  # one merged although two attempts were lost
@@ -76,6 +76,8 @@ WRONG: list[tuple[dict[str, Any], set[str]]] = [
     ({"on_main": (*TASKS, "g-a-3")}, {"merges unexpected"}),
     ({"on_main": (*TASKS, "g-a-1")}, {"merged twice"}),
     ({"merges": (*TASKS, "g-a-1")}, {"merged twice"}),
+    ({"runs": (run("a"), run("b", state="FAILED")), "on_main": TASKS[:2], "kept": TASKS[2:]}, {"merged, not landed"}),
+    ({"runs": (run("a"), run("b", state="ESCALATED")), "on_main": TASKS[:2], "kept": TASKS[2:]}, {"merged, not landed"}),
     ({"events": (*EVENTS, *walk("attempt", "g-a-1/1", "SPAWNING", "DONE"))}, {"illegal transitions"}),
     ({"events": EVENTS[1:]}, {"illegal transitions"}),
     ({"events": (*EVENTS, Event(machine="task_run", subject="g-a-1", before="LEASED", after="EXECUTING"))}, {"illegal transitions"}),
@@ -95,7 +97,7 @@ def test_what_goes_wrong_breaks_its_bar_and_no_other(wrong: dict[str, Any], bars
 
 
 def test_every_bar_is_broken_by_something() -> None:
-    assert {bar.name for bar in judge(Facts.model_validate(SOUND)).bars} == set().union(*(bars for _, bars in WRONG))
+    assert {bar.name for bar in judge(Remains.model_validate(SOUND)).bars} == set().union(*(bars for _, bars in WRONG))
 
 
 @pytest.mark.parametrize(
@@ -107,10 +109,10 @@ def test_every_bar_is_broken_by_something() -> None:
     ],
 )
 def test_where_nothing_is_killed_nothing_may_be_lost(found: dict[str, Any], bar: str) -> None:
-    facts = Facts.model_validate({**SOUND, "tasks": SOUND["tasks"], **found})
+    facts = Remains.model_validate({**SOUND, "tasks": SOUND["tasks"], **found})
     assert bar in {each.name for each in judge(facts, kills_nothing=True).bars if not each.holds}
     assert bar not in {each.name for each in judge(facts).bars}  # where something is killed, an attempt may be
-    assert judge(Facts.model_validate(SOUND), kills_nothing=True).holds
+    assert judge(Remains.model_validate(SOUND), kills_nothing=True).holds
 
 
 def test_a_goal_that_ended_otherwise_is_not_lost_and_its_work_may_lie_on_its_branch() -> None:
@@ -120,11 +122,26 @@ def test_a_goal_that_ended_otherwise_is_not_lost_and_its_work_may_lie_on_its_bra
     assert broken(runs=runs, tasks=tasks, merges=TASKS[:3], on_main=TASKS[:2]) == {"merges lost"}
 
 
+def test_merges_stay_on_a_branch_only_where_a_task_was_at_fault() -> None:
+    """Half of a goal is merged when it fails: a task that failed by its own fault excuses that, a loss or a cancelled one does not."""
+
+    def with_end(**end: Any) -> set[str]:
+        runs = (run("a"), run("b", state="FAILED", reason="its run in Airflow failed"))
+        tasks = (*SOUND["tasks"][:3], task("g-b-2", **end))
+        return broken(runs=runs, tasks=tasks, merges=TASKS[:3], on_main=TASKS[:2], kept=TASKS[2:3])
+
+    assert with_end(state="FAILED", counted=3) == with_end(state="CANCELLED", counted=1) == set()
+    assert with_end(state="CANCELLED") == with_end(state="CANCELLED", lost=2) == {"merged, not landed"}
+    # control: nothing of it is merged, so nothing is left
+    tasks = (*SOUND["tasks"][:2], task("g-b-1", state="CANCELLED"), task("g-b-2", state="CANCELLED"))
+    assert broken(runs=(run("a"), run("b", state="FAILED")), tasks=tasks, merges=TASKS[:2], on_main=TASKS[:2]) == set()
+
+
 def test_a_goal_that_was_not_confirmed_may_be_there_or_not() -> None:
     asked = (ASKED[0], ASKED[1].model_copy(update={"acknowledged": False}))
-    there = judge(Facts.model_validate({**SOUND, "asked": asked}))
+    there = judge(Remains.model_validate({**SOUND, "asked": asked}))
     gone = judge(
-        Facts.model_validate(
+        Remains.model_validate(
             {**SOUND, "asked": asked, "runs": (run("a"),), "tasks": SOUND["tasks"][:2], "merges": TASKS[:2], "on_main": TASKS[:2]}
         )
     )
@@ -138,7 +155,7 @@ def test_the_bound_is_three_in_n() -> None:
 
 
 def test_the_report_shows_the_counters_the_bounds_and_what_broke(capsys: pytest.CaptureFixture[str]) -> None:
-    facts = Facts.model_validate({**SOUND, "on_main": (*TASKS, "g-a-1"), "failures": ("2 x lost (not counted): [killed]",)})
+    facts = Remains.model_validate({**SOUND, "on_main": (*TASKS, "g-a-1"), "failures": ("2 x lost (not counted): [killed]",)})
     faults = (
         Fault(at_s=1, kind="kill", target="broker", recovery_s=2.5),
         Fault(at_s=2, kind="kill", target="broker"),
@@ -146,7 +163,7 @@ def test_the_report_shows_the_counters_the_bounds_and_what_broke(capsys: pytest.
         Fault(at_s=4, kind="point", target="merge.move.after"),
     )
     options = Options(kills=3, goals=2, seed=7, engine="bubblewrap")
-    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=judge(facts), wall_s=9.0, words=("Read this.",))
+    outcome = ChaosReport(options=options, faults=faults, facts=facts, judgement=judge(facts), wall_s=9.0, words=("Read this.",))
     report.show(outcome)
     shown = " ".join(capsys.readouterr().out.split())
     for words in (

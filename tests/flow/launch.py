@@ -3,7 +3,8 @@
 import json
 import os
 
-from include.local.airflow import bundles, main
+from include.local.airflow import main
+from include.local.airflow_settings import bundles
 
 if __name__ == "__main__":
     local, plans = bundles("tests.flow.probe.ProbeBundle")

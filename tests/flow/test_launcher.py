@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from include.local.airflow import COMPONENTS, environment
+from include.local.airflow import COMPONENTS
+from include.local.airflow_settings import environment
 from include.settings import Settings
 from tests.conftest import wait_until
 from tests.flow.conftest import Airflow, start, wait_for_airflow

@@ -9,7 +9,7 @@ from include.database.unit_of_work import transaction
 from include.flow import waiting
 from include.settings import Settings
 
-QUESTIONS = sorted(name for name, sql in vars(waiting._SQL).items() if "%(subject)s" in sql)
+QUESTIONS = sorted([waiting.ROOM, *(name for name, sql in vars(waiting._SQL).items() if "%(subject)s" in sql)])
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -14,7 +14,7 @@ import pytest
 
 from include.errors import BadInput
 from include.gate import rules, verifier
-from include.gate.models import TestReport
+from include.gate.models import Bounds, TestReport
 from include.repository.models import FileChange
 from include.settings import ROOT
 
@@ -35,8 +35,9 @@ def gatekeeper(great_expectations: ModuleType) -> Gatekeeper:
 
 
 def facts(report: TestReport, **given: Any) -> dict[str, Any]:
-    known: dict[str, Any] = {"kind": "change", "changes": [CHANGE], "touches": ["src/**"], "cost_micro": 10, "max_cost_micro": 10}
-    return rules.facts_for(report=report, base_tests=BASE, **known | given).model_dump(mode="json")
+    known: dict[str, Any] = {"suite": "change", "touches": ["src/**"], "cost_micro": 10, "max_cost_micro": 10}
+    changes = given.pop("changes", [CHANGE])
+    return rules.facts_for(report, BASE, changes, Bounds(**known | given)).model_dump(mode="json")
 
 
 def judge(gatekeeper: Gatekeeper, row: Any, suite: str = "change") -> Answer:
@@ -79,16 +80,16 @@ FAKES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "count is negative": (facts(ran({})) | {"new_failures": -1}, {"facts"}),
     "column missing": ({name: value for name, value in facts(ran({})).items() if name != "gone_tests"}, {"facts"}),
     "column too many": (facts(ran({})) | {"green": True}, {"facts"}),
-    "facts of another kind": (facts(ran({}), kind="report", changes=[]), {"facts"}),
+    "facts of another kind": (facts(ran({}), suite="report", changes=[]), {"facts"}),
 }
 
 
 def test_honest_work_is_green_in_every_suite(gatekeeper: Gatekeeper) -> None:
     for kind in ("change", "report", "landing"):
-        answer = judge(gatekeeper, facts(TestReport(**HONEST), kind=kind), kind)
+        answer = judge(gatekeeper, facts(TestReport(**HONEST), suite=kind), kind)
         assert answer.green and answer.findings == ()
         assert answer.suite_sha256 == hashlib.sha256((SUITES / f"{kind}.json").read_bytes()).hexdigest()
-    assert judge(gatekeeper, facts(TestReport(**HONEST), kind="report", changes=[]), "report").green
+    assert judge(gatekeeper, facts(TestReport(**HONEST), suite="report", changes=[]), "report").green
 
 
 def test_every_fake_is_red_alone_and_in_one_batch(gatekeeper: Gatekeeper) -> None:

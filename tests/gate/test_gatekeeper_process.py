@@ -17,7 +17,7 @@ from include.artifacts import service as artifacts
 from include.artifacts.models import ARTIFACT, About, CostReport, FileDiff, Log, TestResult
 from include.database.unit_of_work import transaction
 from include.gate import base, verifier
-from include.gate.models import Facts, TestReport, Verdict
+from include.gate.models import Bounds, Case, Facts, SuiteName, TestReport, Verdict
 from include.settings import ROOT, Settings
 from tests.conftest import wait_until
 from tests.kit.scale import patience
@@ -29,14 +29,14 @@ def world(settings: Settings, tmp_path: Path) -> World:
     return World(settings, tmp_path)
 
 
-def ask(tree: str, facts: Facts = GREEN, suite: str = "change") -> None:
+def ask(tree: str, facts: Facts = GREEN, suite: SuiteName = "change") -> None:
     with transaction("airflow") as connection:
-        verifier.request_verdict(connection, RUN, None, None, tree, suite, facts)
+        verifier.request_verdict(connection, Case(RUN, None, None, tree, Bounds(suite)), facts)
 
 
-def answer(tree: str, suite: str = "change") -> Verdict:
+def answer(tree: str, suite: SuiteName = "change") -> Verdict:
     with transaction("airflow") as connection:
-        found = verifier.verdict(connection, RUN, None, None, tree, suite)
+        found = verifier.verdict(connection, Case(RUN, None, None, tree, Bounds(suite)))
     assert found is not None
     return found
 

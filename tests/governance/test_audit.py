@@ -215,7 +215,7 @@ def test_what_decides_is_recorded(settings: Settings, tmp_path: Path) -> None:
         connection.execute("INSERT INTO repositories VALUES ('sample', %s, true)", [str(person.path)])
     request = GoalRequest(goal="Add a parser", repository="sample", key="k")
     with transaction("airflow") as connection:
-        run = intake.submit(connection, settings, request, "ada", unlisted=False).run["id"]
+        run = intake.submit(connection, settings, request, "ada", unlisted=False).run.id
         intake.submit(connection, settings, request, "ada", unlisted=False)  # the same again is not a second goal
         asked = AdmissionRequest(agent="jarvis", agent_capabilities=("test",), task_run=f"{run}-a", capabilities=("build",), touches=(),
                                  worker="w", worker_known=True, left_micro=1, seconds_left=1)  # fmt: skip

@@ -22,6 +22,7 @@ import redis
 from include import settings as settings_module
 from include.local import postgres, valkey
 from include.settings import ROOT, Settings
+from include.tasks.rules import TRANSITIONS
 from tests.kit.scale import patience
 
 
@@ -83,7 +84,7 @@ def servers() -> Iterator[Settings]:
 
     wait_until(f"PostgreSQL and Valkey start, see {home}/servers.log", up)
     create_roles_and_databases(admin, settings)
-    migrate(settings)
+    migrate(settings, TRANSITIONS)
     with psycopg.connect(admin, autocommit=True) as connection:  # nobody connects to this copy, so it can be copied at any time
         connection.execute("CREATE DATABASE pristine TEMPLATE airlock OWNER airlock_owner")
     os.environ["AIRLOCK_TEST_ADMIN_DSN"] = admin

@@ -114,7 +114,7 @@ SLOWLY = "Take your time, somebody watches."
 
 def write_playbooks(folder: Path) -> None:
     """Write the playbooks of the tests, and the demo's with a slow first worker, with all their delays at this machine's pace."""
-    demo = yaml.safe_load((ROOT / "include" / "local" / "playbooks" / "demo.yaml").read_text())
+    demo = yaml.safe_load((ROOT / "include" / "offline" / "playbooks" / "demo.yaml").read_text())
     demo["goal_matches"] = re.escape(SLOWLY)
     demo["tasks"]["rate"][0][-1]["delay_s"] = SLOW_S
     books = {file.name: yaml.safe_load(file.read_text()) for source in PLAYBOOKS for file in source.glob("*.yaml")}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from include.local import keys
-from include.local.supervisor import child_environment
+from include.local.child import child_environment
 from include.settings import ROOT
 from tests.conftest import wait_until
 from tests.kit.scale import patience

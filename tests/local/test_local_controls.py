@@ -16,19 +16,20 @@ from tests.local.test_supervisor import SLEEP, child, home, start, wait_for  # n
 pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
 
 NEVER_AGAIN = """
-def crashed(self, child, now):
-    child.state, child.due = "crashed", now + 1e9
-Supervisor._crashed = crashed
+from include.local.child import Child
+def fell(self, now):
+    self.state, self.due = "crashed", now + 1e9
+Child.fell = fell
 """
 STEADY_PAUSE = """
-from include.local import supervisor
-supervisor.BACKOFF_S = (0.1, 0.1)
+from include.local import child
+child.BACKOFF_S = (0.1, 0.1)
 """
 NO_DEATH_SIGNAL = """
 import subprocess
 def spawn(self, process):
     return subprocess.Popen(process.command, env=child_environment(self.home), start_new_session=True)
-from include.local.supervisor import child_environment
+from include.local.child import child_environment
 Supervisor._spawn = spawn
 """
 
@@ -43,10 +44,10 @@ def _broken(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 def test_control_without_a_restart_it_stays_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     _broken(monkeypatch, NEVER_AGAIN)
     start(home, {"name": "server", "command": SLEEP})
-    os.kill(int(str(wait_for(home, "server", "ready")["pid"])), signal.SIGKILL)
+    os.kill(int(wait_for(home, "server", "ready").pid or 0), signal.SIGKILL)
     wait_for(home, "server", "crashed")
     time.sleep(3)  # three times the first pause
-    assert child(home, "server")["state"] == "crashed"
+    assert child(home, "server").state == "crashed"
 
 
 def test_control_a_pause_that_does_not_grow_is_seen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

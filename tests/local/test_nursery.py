@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from include.local import control, leftovers
-from include.local.supervisor import child_environment
+from include.local.child import child_environment
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
@@ -34,7 +34,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from include.local import nursery
-from include.local.processes import Process
+from include.local.processes import Supervised
 from include.local.supervisor import Supervisor, take_lock
 home = Path(sys.argv[1])
 nursery.ANSWER_S = 2.0
@@ -42,11 +42,11 @@ lock = take_lock(home)
 def python(module, *arguments):
     return (sys.executable, "-m", module, *arguments)
 Supervisor(home, [
-    Process("nursery", python("include.local.nursery", "nursling", "there.is.no.such.module"), is_nursery=True),
-    Process("inner", python("include.local.nursery", "json"), ("nursery",), nursery="nursery", is_nursery=True),
-    Process("one", python("nursling", "good"), ("nursery",), nursery="nursery", stop_s=1.0),
-    Process("two", python("nursling", "good"), ("inner",), nursery="inner", stop_s=1.0),
-    *([Process("bad", python("nursling", "bad"), ("nursery",), nursery="nursery")] if "bad" in sys.argv else []),
+    Supervised("nursery", python("include.local.nursery", "nursling", "there.is.no.such.module"), is_nursery=True),
+    Supervised("inner", python("include.local.nursery", "json"), ("nursery",), nursery="nursery", is_nursery=True),
+    Supervised("one", python("nursling", "good"), ("nursery",), nursery="nursery", stop_s=1.0),
+    Supervised("two", python("nursling", "good"), ("inner",), nursery="inner", stop_s=1.0),
+    *([Supervised("bad", python("nursling", "bad"), ("nursery",), nursery="nursery")] if "bad" in sys.argv else []),
 ]).run()
 """
 
@@ -70,7 +70,7 @@ def start(home: Path, *more: str) -> subprocess.Popen[bytes]:
 
 
 def pid(home: Path, name: str) -> int:
-    return control.state(home).get("processes", {}).get(name, {}).get("pid") or 0
+    return control.state(home).process(name).pid or 0
 
 
 def told(home: Path, name: str) -> list[list[str]]:
@@ -79,7 +79,7 @@ def told(home: Path, name: str) -> list[list[str]]:
 
 
 def all_up(home: Path) -> bool:
-    return control.state(home).get("state") == "ready" and bool(told(home, "one") and told(home, "two"))
+    return control.state(home).state == "ready" and bool(told(home, "one") and told(home, "two"))
 
 
 def test_the_forked_are_children_of_the_supervisor_with_what_the_nursery_loaded(home: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_forked_die_with_a_killed_supervisor(home: Path) -> None:
 
 def test_how_a_forked_child_ends_is_known(home: Path) -> None:
     start(home, "bad")
-    wait_until("it fell twice", lambda: control.state(home).get("processes", {}).get("bad", {}).get("falls", 0) >= 2, 30)
-    assert control.state(home)["processes"]["bad"]["exit"] == 1
+    wait_until("it fell twice", lambda: control.state(home).process("bad").falls >= 2, 30)
+    assert control.state(home).process("bad").exit == 1
     assert "it went wrong" in (home / "logs" / "bad.log").read_text()
     assert "No module named 'there'" in (home / "logs" / "nursery.log").read_text()  # said, and nobody fell by it

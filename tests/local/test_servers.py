@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from include.local import control, health, leftovers, runtime
-from include.local.supervisor import child_environment
+from include.local.child import child_environment
 from include.settings import Settings, load
 from tests.conftest import wait_until
 
@@ -46,12 +46,12 @@ def start(own: Settings) -> subprocess.Popen[bytes]:
     for name in ("AIRLOCK_PG_DATABASE", "AIRLOCK_PG_PORT", "AIRLOCK_VALKEY_PORT"):
         environment.pop(name, None)
     supervisor = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, start_new_session=True)
-    wait_until("both servers are ready", lambda: control.state(own.home).get("state") == "ready", 40)
+    wait_until("both servers are ready", lambda: control.state(own.home).state == "ready", 40)
     return supervisor
 
 
 def pid(own: Settings, name: str) -> int:
-    return int(control.state(own.home)["processes"][name]["pid"])
+    return control.state(own.home).process(name).pid or 0
 
 
 def test_rows_survive_a_killed_server_and_a_killed_supervisor(own: Settings) -> None:
@@ -76,8 +76,8 @@ def test_rows_survive_a_killed_server_and_a_killed_supervisor(own: Settings) -> 
 
 
 def pid_of_ready(own: Settings) -> int | None:
-    server = control.state(own.home)["processes"]["postgres"]
-    return int(server["pid"]) if server["state"] == "ready" else None
+    server = control.state(own.home).process("postgres")
+    return int(server.pid) if server.state == "ready" else None
 
 
 def test_a_wrong_password_is_not_let_in(own: Settings) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from include.errors import Unavailable
 from include.local import control, leftovers, runtime
-from include.local.processes import Process
-from include.local.supervisor import Supervisor, child_environment
+from include.local.child import Child, child_environment
+from include.local.models import ProcessState
+from include.local.processes import Supervised
 from tests.conftest import wait_until
 from tests.kit.scale import patience
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.slow  # supervisors and servers, started and killed
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from include.local.processes import Process
+from include.local.processes import Supervised
 from include.local.supervisor import Supervisor, take_lock
 home, given = Path(sys.argv[1]), json.loads(sys.argv[2])
 lock = take_lock(home)
@@ -35,7 +36,7 @@ assert lock is not None, "another supervisor holds the lock"
 marks = home / "marks"
 marks.mkdir(exist_ok=True)
 processes = [
-    Process(row["name"], tuple(row["command"]), tuple(row.get("needs", ())), once=row.get("once", False), stop_s=1.0,
+    Supervised(row["name"], tuple(row["command"]), tuple(row.get("needs", ())), once=row.get("once", False), stop_s=1.0,
             ready=lambda row=row: not row.get("ready") or (marks / row["ready"]).exists())
     for row in given
 ]
@@ -60,22 +61,22 @@ def start(home: Path, *processes: dict[str, object]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=child_environment(home) | {leftovers.MARK: ""}, stdout=log, stderr=log, start_new_session=True)
 
 
-def child(home: Path, name: str) -> dict[str, object]:
-    return control.state(home).get("processes", {}).get(name, {"state": "unknown", "pid": None, "restarts": 0})
+def child(home: Path, name: str) -> ProcessState:
+    return control.state(home).process(name)
 
 
-def wait_for(home: Path, name: str, state: str) -> dict[str, object]:
-    return wait_until(f"{name} becomes {state}: {control.state(home)}", lambda: child(home, name)["state"] == state and child(home, name))
+def wait_for(home: Path, name: str, state: str) -> ProcessState:
+    return wait_until(f"{name} becomes {state}: {control.state(home)}", lambda: child(home, name).state == state and child(home, name))
 
 
 def test_a_process_waits_for_what_it_needs(home: Path) -> None:
     start(home, {"name": "first", "command": SLEEP, "ready": "open"}, {"name": "second", "command": SLEEP, "needs": ["first"]})
     wait_for(home, "first", "starting")
     time.sleep(0.5)
-    assert child(home, "second")["state"] == "waiting"
+    assert child(home, "second").state == "waiting"
     (home / "marks" / "open").touch()
     wait_for(home, "second", "ready")
-    assert control.state(home)["state"] == "ready"
+    assert control.state(home).state == "ready"
 
 
 def test_a_step_must_end_well_before_others_start(home: Path) -> None:
@@ -84,35 +85,34 @@ def test_a_step_must_end_well_before_others_start(home: Path) -> None:
         {"name": "step", "command": ["sh", "-c", "test -e marks-open"], "once": True},
         {"name": "after", "command": SLEEP, "needs": ["step"]},
     )
-    wait_until("the step fails and is tried again", lambda: child(home, "step")["restarts"] >= 1)
-    assert child(home, "after")["state"] == "waiting"
+    wait_until("the step fails and is tried again", lambda: child(home, "step").restarts >= 1)
+    assert child(home, "after").state == "waiting"
 
 
 def test_a_killed_process_is_started_again(home: Path) -> None:
     start(home, {"name": "server", "command": SLEEP})
     before = wait_for(home, "server", "ready")
-    os.kill(int(before["pid"]), signal.SIGKILL)
-    after = wait_until("a new pid", lambda: (now := child(home, "server"))["state"] == "ready" and now["pid"] != before["pid"] and now)
-    assert after["restarts"] == 1 and after["exit"] == -signal.SIGKILL
+    os.kill(int(before.pid), signal.SIGKILL)
+    after = wait_until("a new pid", lambda: (now := child(home, "server")).state == "ready" and now.pid != before.pid and now)
+    assert after.restarts == 1 and after.exit == -signal.SIGKILL
 
 
 def test_the_pause_before_a_restart_grows(home: Path) -> None:
     times_file = home / "times"
     start(home, {"name": "bad", "command": ["sh", "-c", f"date +%s.%N >> {times_file}; exit 3"]})
     log = home / "logs" / "supervisor.log"
-    wait_until("three starts", lambda: child(home, "bad")["restarts"] >= 3, 15)
+    wait_until("three starts", lambda: child(home, "bad").restarts >= 3, 15)
     assert log.read_text().count("bad ended with 3") == 3
     times = [float(word) for word in times_file.read_text().split()]
     first, second = times[1] - times[0], times[2] - times[1]
     assert 0.9 < first < patience(1.9) and 1.9 < second < patience(3.5)
 
 
-def test_the_pause_begins_anew_once_a_process_was_steady(home: Path) -> None:
-    supervisor = Supervisor(home, [Process("server", ("true",))])
-    child = supervisor.children["server"]
+def test_the_pause_begins_anew_once_a_process_was_steady() -> None:
+    child = Child(Supervised("server", ("true",)))
     for falls, ready_s_ago, pause in ((1, 0, 1), (2, 0, 2), (3, 5, 4), (1, 11, 1)):
         child.ready_at = time.time() - ready_s_ago if ready_s_ago else 0.0
-        supervisor._crashed(child, now=100.0)
+        child.fell(100.0)
         assert (child.falls, child.due) == (falls, 100.0 + pause)
 
 
@@ -124,7 +124,7 @@ def test_stop_leaves_nothing_also_not_grandchildren_and_the_deaf(home: Path) -> 
     wait_until("control: they are there", lambda: len(leftovers.find(home)) >= 4)
     assert control.down(home, print) == 0
     assert leftovers.find(home) == []
-    assert control.state(home)["state"] == "down"
+    assert control.state(home).state == "down"
 
 
 def test_children_die_with_a_killed_supervisor(home: Path) -> None:
@@ -162,7 +162,7 @@ def test_up_waits_longer_than_its_patience_for_what_gets_on(home: Path) -> None:
     said: list[str] = []
     control._wait(home, said.append, 3, None)
     assert "  slow is up" in said and said[-1].startswith("All is up after")
-    assert control.state(home)["state"] == "ready"
+    assert control.state(home).state == "ready"
 
 
 def test_control_up_gives_up_where_nothing_moves(home: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from include.clock import new_id
 from include.database.unit_of_work import transaction
-from include.tasks import service as tasks
-from include.tasks.models import Failure
+from include.tasks import reworks
+from include.tasks.models import AttemptRef, Failure
+from include.tasks.reworks import Asker
 from tests.merge.world import RUN, World
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def test_merge_that_found_the_branch_moved(moved: World) -> None:
 
 def test_verify_that_gave_the_attempt_up(moved: World) -> None:
     with transaction("airflow") as connection:
-        tasks.fail_attempt(connection, moved.settings, f"{RUN}-b", 1, "ti", Failure.RED, "The tests fail.")
+        reworks.fail_attempt(connection, moved.settings, Asker(AttemptRef(f"{RUN}-b", 1), "ti"), Failure.RED, "The tests fail.")
     assert "admit" in asked(moved, next_try(verify_step()))["steps"]
     assert moved.row("SELECT state, epoch FROM task_runs WHERE key = 'b'") == {"state": "PENDING_RETRY", "epoch": 1}
 
@@ -87,6 +88,6 @@ def test_without_an_open_decision_it_fails(moved: World, monkeypatch: pytest.Mon
         with transaction("owner") as connection:
             connection.execute("UPDATE reworks SET cleared_at = now()")
     else:
-        monkeypatch.setattr(tasks, "undone", lambda *_: None)
+        monkeypatch.setattr(reworks, "take_over", lambda *_: None)
     with pytest.raises(AirflowFailException, match="VERIFYING"):
         next_try(merge_step())

@@ -10,10 +10,11 @@ import pytest
 from include.database.unit_of_work import transaction
 from include.errors import GitFailed, Refused
 from include.gate import verifier
+from include.gate.models import Bounds, Case
 from include.merge import landing
 from include.merge.models import Landed, Landing, LandingConflict
-from include.repository import git, killed_push, person, trees
-from include.repository.killed_push import Left
+from include.repository import git, killed_push, remotes, trees
+from include.repository.killed_push import Leftover
 from tests.conftest import wait_until
 from tests.kit.scale import limit
 from tests.merge.world import GREEN, RUN, World
@@ -100,7 +101,7 @@ def test_base_that_moved_needs_a_verification_of_its_own(merged: World) -> None:
     with pytest.raises(Refused, match="no green verdict"):
         land(merged, prepared)
     with transaction("airflow") as connection:
-        verifier.request_verdict(connection, RUN, None, None, prepared.candidate.tree, "landing", GREEN)
+        verifier.request_verdict(connection, Case(RUN, None, None, prepared.candidate.tree, Bounds("landing")), GREEN)
     merged.judge(prepared.candidate.tree, True)
     assert not prepare(merged).needs_verification
     third = land(merged, prepared)
@@ -223,8 +224,8 @@ def test_whoever_lands_next_undoes_the_killed_push_of_another(
         request.getfixturevalue("in_vain_shortly")
         (merged.mirror / "airlock-push").unlink()
     tree = f"{merged.base}^{{tree}}"
-    other = git.text(["commit-tree", tree, "-p", merged.base, "-m", "Another goal"], merged.mirror, environment=git.IDENTITY)
-    refusal = person.push(merged.mirror, str(merged.person.path), other, "refs/heads/main", merged.base)
+    other = git.text(["commit-tree", tree, "-p", merged.base, "-m", "Another goal"], merged.mirror, git.How(git.IDENTITY))
+    refusal = remotes.at(str(merged.person.path)).push(merged.mirror, other, "refs/heads/main", merged.base)
     assert (refusal is None) == (merged.person.tip("main") == other) == (merged.person.git("status", "--porcelain") == "") == written_down
 
 
@@ -244,7 +245,7 @@ def test_the_lock_of_a_person_at_work_stays(merged: World, monkeypatch: pytest.M
         wait_until("its editor is open", lock.exists)
         with killed_push.alone(merged.mirror):
             left = killed_push.undo(merged.mirror)
-        assert (left is Left.LOCKED) == lock.exists() == seen
+        assert (left is Leftover.LOCKED) == lock.exists() == seen
     finally:
         writing.kill()
         writing.wait()

@@ -12,8 +12,10 @@ from include.clock import new_id
 from include.database.unit_of_work import transaction
 from include.errors import IllegalTransition
 from include.goals import service as goals
+from include.goals.models import LockedGoalRun
+from include.leases import service as leases
 from include.merge import candidates, service
-from include.merge.candidates import NotVerifiable, Opened
+from include.merge.candidates import NotVerifiable, Opened, Wanted
 from include.plans.models import Plan, Task
 from include.repository.models import Candidate
 from include.tasks import service as tasks
@@ -52,24 +54,24 @@ def marked(world: World) -> World:
 def verify_and_merge(world: World, open_: Open) -> Any:
     """As the steps verify and merge do it, with a gate that finds everything green."""
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, "g", "r")
-        opened = open_(connection, world.settings, run, PLAN, "a")
+        run = goals.lock(connection, "g", "r")
+        opened = open_(connection, world.settings, run, Wanted(PLAN, "a"))
     if isinstance(opened, NotVerifiable):
         return opened
     made = candidates.candidate(world.settings, opened)
     assert isinstance(made, Candidate)
-    world.verify(opened.task_run)
+    world.verify(opened.attempt.task_run)
     with transaction("airflow") as connection:
-        tasks.set_state(connection, opened.task_run, TaskRunState.MERGE_QUEUE)
-        return service.merge_task(connection, world.settings, opened.task_run, 1)
+        tasks.set_state(connection, tasks.lock_attempt(connection, opened.attempt), TaskRunState.MERGE_QUEUE)
+        return service.merge_task(connection, world.settings, opened.attempt)
 
 
-def believe_airflow(connection: Any, settings: Any, run: dict[str, Any], document: str, key: str) -> Opened:
+def believe_airflow(connection: Any, settings: Any, run: LockedGoalRun, wanted: Wanted) -> Opened:
     """The broken variant: the lease step is green, so the work must be there."""
-    row = tasks.lock(connection, run["id"], key)
-    lease = candidates.leases.work_lease(connection, settings, row["id"], row["epoch"])
+    row = tasks.lock(connection, run.id, wanted.key)
+    lease = leases.work_lease(connection, settings, row.attempt)
     assert lease is not None
-    return Opened(run, Plan.model_validate_json(document).tasks[0], row["id"], row["epoch"], lease, "")
+    return Opened(run, Plan.model_validate_json(wanted.document).tasks[0], row.attempt, lease, "")
 
 
 def merged(world: World) -> int:
@@ -77,7 +79,7 @@ def merged(world: World) -> int:
 
 
 def test_what_was_not_handed_in_is_not_merged(marked: World) -> None:
-    assert verify_and_merge(marked, candidates.open_attempt) == NotVerifiable(
+    assert verify_and_merge(marked, candidates.open_or_cancel) == NotVerifiable(
         False,
         "CANCELLED: a person marked or cleared its lease step in Airflow before anything was handed in. Clear the whole group to try again.",
     )
@@ -100,7 +102,7 @@ def test_control_and_without_that_wall_too_it_merges(marked: World) -> None:
 
 def test_an_attempt_that_another_has_taken_over_from_is_left_alone(marked: World) -> None:
     with transaction("airflow") as connection:
-        run = goals.run_of(connection, "g", "r")
-        late = candidates.open_attempt(connection, marked.settings, run, PLAN, "a", epoch=7)
+        run = goals.lock(connection, "g", "r")
+        late = candidates.open_or_cancel(connection, marked.settings, run, Wanted(PLAN, "a", 7))
     assert isinstance(late, NotVerifiable) and late.fine
     assert marked.row("SELECT state FROM task_runs")["state"] == "EXECUTING"

@@ -16,8 +16,9 @@ from include.database.unit_of_work import transaction
 from include.errors import IllegalTransition, Refused, StaleEpoch
 from include.merge import service
 from include.repository import trees
-from include.repository.models import Candidate, Conflict
+from include.repository.models import Candidate, MergeConflict
 from include.settings import ROOT
+from include.tasks.models import AttemptRef
 from tests.merge.world import RUN, World
 
 
@@ -52,7 +53,7 @@ def test_green_for_another_tree_does_not_count(world: World) -> None:
     assert isinstance(made, Candidate)
     swapped = trees.resolve(world.mirror, made.parents[1])  # the worker's own commit in the candidate's place, with one more change
     other = world.work("b", {"c.py": "C = 3\n"})
-    trees.set_ref(world.mirror, service.candidate_ref(task_run, 1), trees.resolve(world.mirror, f"refs/tasks/{other}/1"))
+    trees.set_ref(world.mirror, service.candidate_ref(AttemptRef(task_run, 1)), trees.resolve(world.mirror, f"refs/tasks/{other}/1"))
     with pytest.raises(Refused, match="no green verdict"):
         world.merge(task_run)
     assert swapped and world.tip() == world.base
@@ -88,7 +89,7 @@ def test_conflict_names_the_paths(world: World) -> None:
     world.verify(first)
     world.merge(first)
     found = world.verify(second)
-    assert isinstance(found, Conflict)
+    assert isinstance(found, MergeConflict)
     assert found.paths == ("a.py",) and "content" in found.messages[0]
 
 
@@ -141,13 +142,14 @@ from include.database.unit_of_work import transaction
 from include.merge import service
 from include.repository import trees
 from include.settings import settings
+from include.tasks.models import AttemptRef
 moves = trees.move_ref
 def die(*args):
     if sys.argv[3] == "after": moves(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 trees.move_ref = die
 with transaction("airflow") as connection:
-    service.merge_task(connection, settings().model_copy(update={"home": Path(sys.argv[1])}), sys.argv[2], 1)
+    service.merge_task(connection, settings().model_copy(update={"home": Path(sys.argv[1])}), AttemptRef(sys.argv[2], 1))
 """
 
 
@@ -162,7 +164,7 @@ def test_killed_between_the_ref_and_the_commit(world: World, when: str) -> None:
     assert world.row("SELECT count(*) AS n FROM merges")["n"] == 0  # the transaction went with the process
     assert (world.tip() == made.commit) == (when == "after")
     with transaction("airflow") as connection:  # a whole group that is cleared now recognises the merge, and merges nothing itself
-        assert service.recognise(connection, world.settings, task_run, 1) is (when == "after")
+        assert service.recognise(connection, world.settings, AttemptRef(task_run, 1)) is (when == "after")
     assert world.merge(task_run) == ("already" if when == "after" else "merged", made.commit)
     assert world.row("SELECT count(*) AS n FROM merges")["n"] == 1
     assert world.git("rev-list", "--first-parent", "--count", f"{world.base}..{world.tip()}") == "1"

@@ -11,11 +11,12 @@ from psycopg.types.json import Jsonb
 from include.clock import new_id
 from include.database.unit_of_work import Connection, transaction
 from include.gate import verifier
-from include.gate.models import Facts
+from include.gate.models import Bounds, Case, Facts
 from include.merge import service
 from include.repository import quarantine, trees
-from include.repository.models import Candidate, Conflict
+from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
+from include.tasks.models import AttemptRef
 from tests.repository.people import Repo, hand_in, make_person, make_worker, take_in
 
 RUN = "g000000000001"
@@ -47,23 +48,23 @@ class World:
         worker = make_worker(self.settings, self.mirror, base, self.folder / "workers" / key)
         worker.commit(files, f"work on {key}")
         handin = hand_in(worker, self.folder / f"handin-{key}")
-        quarantine.accept(self.settings, self.mirror, handin, base, task_run, 1)
+        quarantine.accept(self.mirror, handin, base, task_run, 1)
         with transaction("owner") as connection:
             connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, %s)", [task_run, RUN, key])
             for state in ("POLICY_CHECK", "LEASED", "EXECUTING", "VERIFYING"):
                 connection.execute("UPDATE task_runs SET state = %s, epoch = 1 WHERE id = %s", [state, task_run])
         return task_run
 
-    def verify(self, task_run: str, green: bool | None = True) -> Candidate | Conflict:
+    def verify(self, task_run: str, green: bool | None = True) -> Candidate | MergeConflict:
         """What the verify step does, without the sandbox: candidate on the present goal branch, verdict, MERGE_QUEUE."""
         target = self.tip()
         tip = trees.resolve(self.mirror, f"refs/tasks/{task_run}/1")
         made = trees.merge_in_memory(self.mirror, target, tip, f"Task {task_run}", {"Task-Run": task_run}, 1_700_000_000)
-        if isinstance(made, Conflict):
+        if isinstance(made, MergeConflict):
             return made
-        trees.set_ref(self.mirror, service.candidate_ref(task_run, 1), made.commit)
+        trees.set_ref(self.mirror, service.candidate_ref(AttemptRef(task_run, 1)), made.commit)
         with transaction("airflow") as connection:
-            verifier.request_verdict(connection, RUN, task_run, 1, made.tree, "change", GREEN)
+            verifier.request_verdict(connection, Case(RUN, task_run, 1, made.tree, Bounds("change")), GREEN)
             connection.execute("UPDATE task_runs SET state = 'MERGE_QUEUE' WHERE id = %s AND state = 'VERIFYING'", [task_run])
         self.judge(made.tree, green)
         return made
@@ -74,7 +75,7 @@ class World:
 
     def merge(self, task_run: str) -> Any:
         with transaction("airflow") as connection:
-            return service.merge_task(connection, self.settings, task_run, 1)
+            return service.merge_task(connection, self.settings, AttemptRef(task_run, 1))
 
     def row(self, sql: str, *values: Any) -> dict[str, Any]:
         with transaction("owner") as connection:

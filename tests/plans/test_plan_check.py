@@ -25,7 +25,9 @@ GOOD: dict[str, Any] = {
 def findings(change: dict[str, Any], task: int = 1, max_tasks: int = 10, max_width: int = 2) -> list[str]:
     document = json.loads(json.dumps(GOOD))
     document["tasks"][task].update(change)
-    return rules.check(Plan.model_validate(document), ["python_developer"], ["test", "git-commit"], 5.0, 7200, max_tasks, max_width)
+    return rules.check(
+        Plan.model_validate(document), rules.Limits(["python_developer"], ["test", "git-commit"], 5.0, 7200, max_tasks, max_width)
+    )
 
 
 def test_a_good_plan_has_no_findings() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import BadInput, GitFailed
-from include.repository import bundles, git, mirror, trees
+from include.repository import as_person, bundles, git, mirror, trees
 from include.repository.models import Candidate
 from include.settings import Settings
 from tests.repository.people import Repo, make_person, make_worker, take_in
@@ -76,12 +76,11 @@ def test_a_repository_of_another_user_is_not_touched(settings: Settings, tmp_pat
 
 def test_uncommitted_changes_are_seen(tmp_path: Path) -> None:
     person = make_person(tmp_path / "person")
-    assert mirror.has_uncommitted(str(person.path)) is False
+    assert as_person.uncommitted(person.path) == 0
     person.write({"new.py": "", "a.py": "changed"})
-    assert mirror.has_uncommitted(str(person.path)) is True
-    assert sorted(mirror.changed_paths(str(person.path))) == ["a.py", "new.py"]
+    assert as_person.uncommitted(person.path) == 2  # a new file, and a changed one
     person.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare"))
-    assert mirror.has_uncommitted(str(tmp_path / "bare")) is False
+    assert as_person.uncommitted(tmp_path / "bare") == 0
 
 
 def test_bundle_is_cached_and_holds_one_ref(settings: Settings, tmp_path: Path) -> None:
@@ -152,6 +151,6 @@ def test_git_says_what_failed(settings: Settings, tmp_path: Path) -> None:
         git.run(["cat-file", "-t", "nothing"], the_mirror)
     nothing_comes, still_open = os.pipe()
     with open(nothing_comes, "rb") as silence, open(still_open, "wb"), pytest.raises(GitFailed, match=r"did not end within 0\.1 s"):
-        git.run(["hash-object", "--stdin"], stdin=silence, timeout_s=0.1)
+        git.run(["hash-object", "--stdin"], how=git.How(timeout_s=0.1), stdin=silence)
     with pytest.raises(GitFailed, match="transport 'file' not allowed"):
         git.run(["ls-remote", str(tmp_path / "person")])

@@ -66,18 +66,18 @@ def test_a_warden_that_stays_away_is_said(node: Node, monkeypatch: pytest.Monkey
         execute(node, name)
     assert time.monotonic() - begin < patience(10)
     with pytest.raises(Unavailable, match="warden does not answer"):
-        ensure_sandbox(name)
+        ensure_sandbox("local", name)
 
 
 def test_the_client(node: Node) -> None:
     node.program(SLEEPER)
     lease, name = node.lease("verify")
-    ensure_sandbox(name)
-    ensure_sandbox(name)
+    ensure_sandbox("local", name)
+    ensure_sandbox("local", name)
     assert node.call("GET", f"/containers/{name}/json").json()["State"]["Running"]
     node.revoke(lease)
     node.ended(lease)
-    ensure_sandbox(name)  # its evidence says what became of it
+    ensure_sandbox("local", name)  # its evidence says what became of it
     assert node.call("GET", f"/containers/{name}/json").status_code == 404
 
 
@@ -85,4 +85,4 @@ def test_a_missing_bundle_is_said(node: Node) -> None:
     _, name = node.lease("verify")
     node.do("UPDATE leases SET input_commit = 'gone' WHERE sandbox = %s", name)
     with pytest.raises(SandboxFailed, match=r"gone\.bundle is missing"):
-        ensure_sandbox(name)
+        ensure_sandbox("local", name)

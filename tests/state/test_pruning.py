@@ -16,6 +16,7 @@ from include.goals import pruning
 from include.governance import service as governance
 from include.repository import bundles
 from include.settings import Settings
+from include.tasks.rules import TRANSITIONS
 from tests.state.test_migrations import old  # noqa: F401 - a fixture: g1 is at work, g2 has ended
 from tests.state.world import make_mirror
 
@@ -70,7 +71,7 @@ def _kept() -> dict[str, Any]:
 @pytest.fixture
 def rows(old: Settings, tmp_path: Path) -> Settings:  # noqa: F811
     """Both goal runs with a row of everything that is pruned."""
-    migrate(old)
+    migrate(old, TRANSITIONS)
     with transaction("owner") as connection:
         connection.execute(
             "INSERT INTO notices (key, kind, goal_run, words) VALUES ('a', 'warning', 'g1', 'w'), ('b', 'warning', 'g2', 'w')"

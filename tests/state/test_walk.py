@@ -10,8 +10,9 @@ import pytest
 
 from include.database.unit_of_work import transaction
 from include.settings import Settings
-from include.tasks import service as tasks
-from include.tasks.models import Failure, Rework
+from include.tasks import reworks
+from include.tasks.models import AttemptRef, Failure, Rework
+from include.tasks.reworks import Asker
 from tests.kit.scale import count
 from tests.state.world import OPERATIONS, Divergence, World, make_mirror
 
@@ -89,7 +90,10 @@ def test_one_failure_that_two_steps_see_counts_once(make: Callable[..., World]) 
         world.focus = task
         OPERATIONS["admit"][0](world)(world)
         for ti in ("ti-a", "ti-b", "ti-a"):
-            decided = world.do("airflow", lambda c, e=epoch, t=ti: tasks.fail_attempt(c, world.settings, task, e, t, Failure.RED, "red"))
+            decided = world.do(
+                "airflow",
+                lambda c, e=epoch, t=ti: reworks.fail_attempt(c, world.settings, Asker(AttemptRef(task, e), t), Failure.RED, "red"),
+            )
             assert isinstance(decided, Rework) and decided.ti_id == ti
         world.model["tasks"][task][0] = "PENDING_RETRY"
         world.end_attempt(task, epoch)

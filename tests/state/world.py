@@ -23,10 +23,11 @@ from include.goals import service as goals
 from include.leases import service as leases
 from include.merge import service as merges
 from include.settings import Settings
-from include.tasks import admission, watching
+from include.tasks import admission, people, reworks, watching
 from include.tasks import service as tasks
-from include.tasks.models import ENDED_RUNS, Failure, GoalRunState, Rework, TaskRunState
+from include.tasks.models import ENDED_RUNS, AttemptRef, Failure, GoalRunState, Rework, TaskRunState
 from include.tasks.resume import Taken
+from include.tasks.reworks import Asker
 from include.tasks.rules import CLASSES, ENDED, TRANSITIONS
 
 _MERGES = load(merges.__file__)
@@ -267,8 +268,9 @@ def admit(world: World) -> Callable[[World], None]:
 
     def step(w: World) -> None:
         def work(connection: Any) -> tuple[str, str]:
-            run = goals.run_of(connection, w.run, "r")
-            asked = (connection, w.settings, run, json.dumps(PLAN), key, ti, tries, 0, lambda: goals.start(connection, w.settings, run))
+            run = goals.lock(connection, w.run, "r")
+            knock = admission.Knock(json.dumps(PLAN), key, ti, tries, 0)
+            asked = (connection, w.settings, run, knock, lambda: goals.start(connection, w.settings, run))
             said = admission.entry(*asked)
             if said.left is not None:
                 said = admission.entry(*asked, taken=Taken(said.left.epoch, None, "refused"))
@@ -395,7 +397,7 @@ def look(world: World) -> Callable[[World], None]:
     key = task.removeprefix(f"{world.run}-")
 
     def step(w: World) -> None:
-        seen = w.do("airflow", lambda c: watching.look(c, w.settings, w.run, key, ti, 0, 30.0))
+        seen = w.do("airflow", lambda c: watching.look(c, w.settings, w.run, key, watching.Watcher(ti, 0, 30.0)))
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         must(seen.epoch == mine[1], f"looked at epoch {seen.epoch} of {mine}")
         if seen.outcome == "handed_in" and mine[0] in LIVE:
@@ -458,7 +460,7 @@ def fail(world: World) -> Callable[[World], None]:
         if mine is None:
             return
         try:
-            decided = w.do("airflow", lambda c: tasks.fail_attempt(c, w.settings, task, epoch, ti, failure, "because"))
+            decided = w.do("airflow", lambda c: reworks.fail_attempt(c, w.settings, Asker(AttemptRef(task, epoch), ti), failure, "because"))
         except StaleEpoch:
             must(mine[1] != epoch, f"{task} is at {mine[1]}, and {epoch} was called stale")
             return
@@ -479,8 +481,7 @@ def verified(world: World) -> Callable[[World], None]:
     epoch, ti = world.epoch(task), f"ti-{world.rng.choice(STEPS)}"
 
     def green(connection: Any) -> None:
-        tasks.lock_by_id(connection, task, epoch)
-        tasks.set_state(connection, task, TaskRunState.MERGE_QUEUE)
+        tasks.set_state(connection, tasks.lock_attempt(connection, AttemptRef(task, epoch)), TaskRunState.MERGE_QUEUE)
 
     def step(w: World) -> None:
         mine = w.model["tasks"].get(task)
@@ -490,7 +491,7 @@ def verified(world: World) -> Callable[[World], None]:
             if not moved:
                 w.do("airflow", green)
             else:
-                w.do("airflow", lambda c: tasks.verify_again(c, task, epoch, ti, "the target moved"))
+                w.do("airflow", lambda c: reworks.verify_again(c, Asker(AttemptRef(task, epoch), ti), "the target moved"))
         except StaleEpoch:
             must(mine[1] != epoch, f"{epoch} was called stale of {mine}")
         except IllegalTransition:
@@ -511,13 +512,13 @@ def merge(world: World) -> Callable[[World], None]:
     epoch = world.epoch(task)
 
     def work(connection: Any) -> None:
-        tasks.lock_by_id(connection, task, epoch)
+        locked = tasks.lock_attempt(connection, AttemptRef(task, epoch))
         verdict = new_id()
         names = {"task_run": task, "epoch": epoch, "target": "refs/heads/x", "commit": "c", "tree": str(verdict), "verdict": verdict}
         connection.execute("INSERT INTO verdicts (id, goal_run, task_run, epoch, tree, suite, facts) VALUES (%s, %s, %s, %s, %s, 'change', '{}')",
                            [verdict, task.rpartition("-")[0], task, epoch, str(verdict)])  # fmt: skip
         connection.execute(_MERGES.insert_merge, names)
-        connection.execute(_MERGES.complete_task, names)
+        tasks.complete(connection, locked, "c")
 
     def step(w: World) -> None:
         mine = w.model["tasks"].get(task)
@@ -557,7 +558,7 @@ def cancel_task(world: World) -> Callable[[World], None]:
         if mine is None:
             return
         try:
-            w.do("airflow", lambda c: tasks.cancel(c, task, epoch, "a person"))
+            w.do("airflow", lambda c: tasks.cancel(c, tasks.lock_attempt(c, AttemptRef(task, epoch)), "a person"))
         except StaleEpoch:
             must(mine[1] != epoch, f"{epoch} was called stale of {mine}")
         else:
@@ -575,7 +576,7 @@ def mark_lease_step(world: World) -> Callable[[World], None]:
 
     def step(w: World) -> None:
         left_at = w.sql("SELECT clock_timestamp() - make_interval(hours => %s) AS t", 0 if aged else 1)[0]["t"]
-        did = w.do("airflow", lambda c: watching.killed_by_person(c, w.run, key, ti, epoch, left_at))
+        did = w.do("airflow", lambda c: people.end_unwatched(c, tasks.lock(c, w.run, key), ti, epoch, left_at))
         must(aged or not did, "another triggerer has watched since, and was killed all the same")
         mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
         if did:
@@ -587,11 +588,11 @@ def mark_lease_step(world: World) -> Callable[[World], None]:
 
 def cancel_goal(world: World) -> Callable[[World], None]:
     def work(connection: Any, w: World) -> None:
-        row = goals.run_of(connection, w.run, "r")
-        if row["state"] not in ENDED_RUNS:
-            for task in tasks.of_goal_run(connection, w.run):
-                tasks.cancel(connection, task["id"], task["epoch"], "by a person")
-            goals.set_state(connection, w.run, GoalRunState.CANCELLED, "by a person")
+        run = goals.lock(connection, w.run, "r")
+        if run.state not in ENDED_RUNS:
+            for task in tasks.lock_all(connection, w.run):
+                tasks.cancel(connection, task, "by a person")
+            goals.set_state(connection, run, GoalRunState.CANCELLED, "by a person")
         leases.revoke_goal_run(connection, w.run, "by a person")
 
     def step(w: World) -> None:
@@ -610,7 +611,7 @@ def close(world: World) -> Callable[[World], None]:
     """The report step: whatever happened, everything comes to its end."""
 
     def step(w: World) -> None:
-        w.do("airflow", lambda c: report.close(c, w.settings, w.run, "r"))
+        w.do("airflow", lambda c: report.close(c, w.run, "r"))
         for task, mine in w.model["tasks"].items():
             w.revoke(task)
             if mine[0] not in ("COMPLETED", *RESTS):
@@ -629,10 +630,10 @@ def land(world: World) -> Callable[[World], None]:
     def step(w: World) -> None:
         merged = [mine[2] for mine in w.model["tasks"].values()]
         if w.model["run"][0] == "RUNNING" and merged == [True] * len(TASKS):
-            w.do("airflow", lambda c: goals.set_state(c, w.run, GoalRunState.LANDING))
+            w.do("airflow", lambda c: goals.set_state(c, goals.lock(c, w.run, "r"), GoalRunState.LANDING))
             w.model["run"][0] = "LANDING"
         elif w.model["run"][0] == "LANDING":
-            w.do("airflow", lambda c: goals.set_state(c, w.run, GoalRunState.COMPLETED))
+            w.do("airflow", lambda c: goals.set_state(c, goals.lock(c, w.run, "r"), GoalRunState.COMPLETED))
             w.model["run"][:2] = ["COMPLETED", True]
 
     return step

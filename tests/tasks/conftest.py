@@ -19,9 +19,9 @@ from include.clock import new_id
 from include.database.unit_of_work import transaction
 from include.repository import trees
 from include.settings import Settings
-from include.tasks import service as tasks
-from include.tasks.models import Failure, Rework
-from include.tasks.service import GaveUp
+from include.tasks import reworks
+from include.tasks.models import AttemptRef, Failure, Rework
+from include.tasks.reworks import Asker, GaveUp
 from tests.repository.people import Repo, hand_in, make_person, make_worker, take_in
 
 if TYPE_CHECKING:
@@ -136,9 +136,8 @@ class World:
         """A step decides that the newest attempt failed."""
         with transaction("airflow") as connection:
             ti = secrets.token_hex(4)
-            return tasks.fail_attempt(
-                connection, self.settings, self.task_run, self.row["epoch"], ti, failure, f"it was {failure}", feedback
-            )
+            asker = Asker(AttemptRef(self.task_run, self.row["epoch"]), ti)
+            return reworks.fail_attempt(connection, self.settings, asker, failure, f"it was {failure}", feedback)
 
     def loses(self, turns: int, commit: dict[str, str] | None = None, failure: Failure = Failure.LOST) -> str | None:
         """Works, is ended and given up; returns what it had committed."""

@@ -7,7 +7,7 @@ import pytest
 from include.database.unit_of_work import transaction
 from include.repository import trees
 from include.tasks import resume, rules
-from include.tasks.models import Failure
+from include.tasks.models import AttemptRef, Failure
 from tests.tasks.conftest import World
 
 
@@ -76,7 +76,7 @@ def test_a_step_that_died_after_the_quarantine_is_done_again(world: World) -> No
     world.admit()
     tip = world.loses(turns=2, commit={"b.py": "B = 1\n"})
     with transaction("airflow") as connection:
-        left = resume.left_behind(connection, world.task_run, 1)
+        left = resume.left_behind(connection, AttemptRef(world.task_run, 1))
     assert left is not None and left.handed_in and left.over
     first, again = (resume.take_in(world.settings, world.mirror.stem, left) for _ in range(2))
     assert first == again and first.commit == tip

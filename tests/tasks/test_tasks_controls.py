@@ -10,7 +10,7 @@ from include.goals import intake
 from include.goals.models import GoalRequest
 from include.tasks import rules
 from include.tasks.models import Failure, GoesOn, Rework
-from include.tasks.service import GaveUp
+from include.tasks.reworks import GaveUp
 from tests.tasks import test_admit_resumes
 from tests.tasks.conftest import World
 
@@ -45,7 +45,7 @@ def test_control_an_intake_that_does_not_look_begins_a_goal(world: World, monkey
     monkeypatch.setattr(intake, "_check_names", lambda *_: None)
     monkeypatch.setattr(intake.service, "fetch_base", lambda *_: "")
     with transaction("airflow") as connection:
-        assert intake.submit(connection, world.settings, request, "ada", unlisted=False).run["state"] == "SUBMITTED"
+        assert intake.submit(connection, world.settings, request, "ada", unlisted=False).run.state == "SUBMITTED"
 
 
 @pytest.mark.parametrize("settled", [True, False], ids=["as it is", "control: not settled"])
@@ -53,4 +53,4 @@ def test_control_a_submission_that_nobody_settles_stays_open(world: World, monke
     if not settled:
         monkeypatch.setattr(intake.service, "set_state", lambda *_: None)
     with transaction("airflow") as connection:
-        assert intake.settle(connection, world.run, "r")["state"] == ("CANCELLED" if settled else "SUBMITTED")
+        assert intake.settle(connection, world.run, "r").state == ("CANCELLED" if settled else "SUBMITTED")

@@ -13,7 +13,7 @@ from include.gate.models import TestReport
 from include.worker import pytest_report
 from include.worker.git import Repository
 from include.worker.paths import Paths
-from include.worker.pytest_report import Report
+from include.worker.pytest_report import RunReport
 from tests.kit.scale import limit, patience
 from tests.worker.sandbox import start_program
 
@@ -48,16 +48,16 @@ PREFIX = "tests/test_all.py::"
 SRC = {"src/sample/__init__.py": "def add(a, b): return a + b\n"}
 
 
-def cloned_and_run(paths: Paths, timeout_s: int) -> Report:
+def cloned_and_run(paths: Paths, timeout_s: int) -> RunReport:
     Repository(paths).clone("task")
     return pytest_report.run(paths, timeout_s)
 
 
 @pytest.fixture
-def run(sandbox, apart) -> Callable[..., Report]:
+def run(sandbox, apart) -> Callable[..., RunReport]:
     """Runs the tests of a repository with these files."""
 
-    def run_tests(files: dict[str, str], timeout_s: float = limit(60)) -> Report:
+    def run_tests(files: dict[str, str], timeout_s: float = limit(60)) -> RunReport:
         report = apart(cloned_and_run, sandbox(files=files), int(timeout_s))
         TestReport.model_validate_json(json.dumps(report._asdict()))
         return report

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from include.worker import child, landlock, seal, seccomp
+from include.worker.child import Bounds
 from include.worker.errors import NotSealed
 from include.worker.seal import DEVICES, Policy
 from tests.kit.scale import limit, patience
@@ -114,7 +115,7 @@ def held(sandbox, place: Path):
 def sealed(paths, pid: int, code: str) -> child.Finished:
     policy = Policy(read=(str(paths.toolbox),), write=(str(paths.repo), str(paths.scratch), "/dev/shm", *DEVICES))
     command = [sys.executable, "-I", "-S", "-c", HELD + code, str(paths.task.parent), str(pid)]
-    return child.run(paths, policy, command, timeout_s=limit(30), cwd=paths.repo, environment={"HELD": "7"})
+    return child.run(paths, Bounds(policy, limit(30), paths.repo, {"HELD": "7"}), command)
 
 
 def unsealed(paths, pid: int, code: str) -> subprocess.CompletedProcess[bytes]:
@@ -209,7 +210,7 @@ def test_nothing_outlives_a_run(held, apart):
     script = f"import sys\nsys.path.insert(0, {str(paths.program)!r})\nfrom include.worker import child\nfrom include.worker.paths import Paths\nfrom include.worker.seal import *\n"
     script += f"import pathlib\nchild.protect()\npaths = Paths(pathlib.Path({str(paths.toolbox)!r}), *map(pathlib.Path, {[str(path) for path in paths[1:]]!r}))\n"
     script += f"p = Policy(write=({str(paths.repo)!r}, *DEVICES))\n"
-    script += f"print(child.run(paths, p, [sys.executable, '-I', '-S', '-c', {HELD + code!r}, '/', '1'], timeout_s={limit(20)}, cwd=paths.repo).exit_code)"
+    script += f"print(child.run(paths, child.Bounds(p, {limit(20)}, paths.repo), [sys.executable, '-I', '-S', '-c', {HELD + code!r}, '/', '1']).exit_code)"
     run = apart(subprocess.run, [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=patience(60))
     assert run.stdout.strip() == "0", run.stderr
     daemons = [int(path.name.partition("-")[2]) for path in paths.repo.glob("alive-*")]
@@ -220,7 +221,7 @@ def test_nothing_outlives_a_run(held, apart):
 def stopped(paths, policy: Policy, command: list[str], after_s: float) -> child.Finished:
     stop = threading.Event()
     threading.Timer(after_s, stop.set).start()
-    return child.run(paths, policy, command, timeout_s=limit(60), cwd=paths.repo, stop=stop)
+    return child.run(paths, Bounds(policy, limit(60), paths.repo, stop=stop), command)
 
 
 def test_a_run_has_an_end(held, apart):
@@ -228,10 +229,10 @@ def test_a_run_has_an_end(held, apart):
     policy = Policy(write=(str(paths.repo), *DEVICES))
     started = time.monotonic()
     command = [sys.executable, "-I", "-S", "-c", "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(1000)"]
-    assert apart(child.run, paths, policy, command, timeout_s=1, cwd=paths.repo).exit_code is None
+    assert apart(child.run, paths, Bounds(policy, 1, paths.repo), command).exit_code is None
     assert apart(stopped, paths, policy, command, 0.5).exit_code is None
     assert time.monotonic() - started < patience(10)
-    flood = apart(child.run, paths, policy, ["head", "-c", "50000000", "/dev/zero"], timeout_s=limit(60), cwd=paths.repo, keep=1000)
+    flood = apart(child.run, paths, Bounds(policy, limit(60), paths.repo, keep=1000), ["head", "-c", "50000000", "/dev/zero"])
     assert (flood.exit_code, len(flood.out)) == (0, 1000)
 
 

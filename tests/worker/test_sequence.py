@@ -12,7 +12,8 @@ import pytest
 
 from include.settings import ROOT
 from include.worker import child, sequence
-from include.worker.errors import GitFailed
+from include.worker.child import Bounds
+from include.worker.errors import GitRefused
 from include.worker.git import Repository
 from include.worker.seal import DEVICES, REFUSED_EXIT, Policy
 from include.worker.sequence import Command, Ran
@@ -23,7 +24,7 @@ UNIX_SOCKET = "import socket; socket.socket(socket.AF_UNIX); print('made')"
 
 def run(paths, *commands: Command) -> tuple[child.Finished, list[Ran]]:
     policy = Policy(write=(str(paths.workspace), *DEVICES))
-    return child.run_all(paths, policy, list(commands), timeout_s=20, cwd=paths.workspace, environment={}, keep=1 << 20)
+    return child.run_all(paths, Bounds(policy, timeout_s=20, cwd=paths.workspace, keep=1 << 20), list(commands))
 
 
 def says(paths, words: str, **more: str) -> Command:
@@ -83,5 +84,5 @@ def test_nothing_of_it_outlives_it(sandbox):
 def test_git_says_which_command_failed(sandbox):
     repository = Repository(sandbox())
     repository.clone("task")
-    with pytest.raises(GitFailed, match=r"^git rev-parse ended with 128: "):
+    with pytest.raises(GitRefused, match=r"^git rev-parse ended with 128: "):
         repository._call("rev-parse", "--verify", "no-such-ref")

@@ -15,7 +15,7 @@ Used = dict[str, float]
 
 
 def now(settings: Settings) -> Used:
-    """What each process of a running Airlock has used so far; ``supervisor`` is what is below none of them."""
+    """Read what each process of a running Airlock has used so far; ``supervisor`` is what is below none of them."""
     seen = dict(filter(None, map(_stat, Path("/proc").glob("[0-9]*"))))
     below: dict[int, list[int]] = {}
     for pid, (parent, _) in seen.items():
@@ -32,19 +32,19 @@ def now(settings: Settings) -> Used:
 
 
 def since(before: Used, after: Used) -> Used:
-    """What was used between the two."""
+    """Subtract one look from another: what was used between the two."""
     return {name: max(0.0, seconds - before.get(name, 0.0)) for name, seconds in after.items()}
 
 
 def _processes(settings: Settings) -> dict[str, int]:
-    """The supervisor's processes and Airflow's components, by name."""
-    found = {name: about["pid"] for name, about in control.state(settings.home).get("processes", {}).items() if about["pid"]}
+    """Find the supervisor's processes and Airflow's components, by name."""
+    found = {name: process.pid for name, process in control.state(settings.home).processes.items() if process.pid}
     components: dict[str, int] = json.loads((settings.run_dir / "airflow.json").read_text())
     return {**found, **{f"airflow-{name}": pid for name, pid in components.items()}}
 
 
 def _stat(folder: Path) -> tuple[int, tuple[int, int]] | None:
-    """A process's parent, and its ticks: user and system, its own and those of the children that it waited for."""
+    """Read a process's parent, and its ticks: user and system, its own and those of the children that it waited for."""
     try:
         words = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -16,19 +16,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from include import settings as settings_module
-from include.cli import demo, submit
-from include.cli.rest import Airflow
-from include.database import queries
+from include.database import queries, rows
 from include.database.unit_of_work import transaction
+from include.drills import person
 from include.drills.bench import cpu, moments, phases
+from include.drills.bench.moments import StepMoment
 from include.drills.bench.phases import Column
-from include.drills.bench.report import Report
+from include.drills.bench.report import Figures
 from include.drills.bench.servers import KEPT
 from include.drills.bench.stack import plain_dags
 from include.errors import Unavailable
+from include.frozen import Frozen
 from include.local import control, runtime
 from include.plans.models import Plan
 from include.settings import Settings
@@ -37,6 +38,14 @@ _SQL = queries.load(__file__)
 _PLAIN, _BUILDER = "plain", "include.flow.plain"
 _PATIENCE_S = 300.0
 _ENDS = ("land", "report", "outcome")
+
+
+class GoalEnd(Frozen):
+    """Whether a goal run has come to its end, which, and what Airflow calls it."""
+
+    run_id: str
+    state: str
+    over: bool
 
 
 class Measured(NamedTuple):
@@ -51,12 +60,12 @@ class Measured(NamedTuple):
 
     @property
     def own(self) -> list[float]:
-        """Seconds of each attempt without model and tests."""
+        """List the seconds of each attempt without model and tests."""
         return [column.own for column in self.columns if column.name != "goal"]
 
 
-def run(count: int) -> Report:
-    """Measure.
+def run(count: int) -> Figures:
+    """Measure so many goals of the demo, and a plain DAG of the same shape after each.
 
     Args:
         count: goals, one after the other; the table shows the one whose tasks' own seconds are the middle ones.
@@ -66,18 +75,18 @@ def run(count: int) -> Report:
     shown = sorted(measured, key=lambda each: sum(each.own))[(count - 1) // 2]
     figures = [_figures(each) for each in measured]
     ratios = {name: median(each[name] for each in figures) for name in figures[0]}
-    ratios["own_s_of_an_attempt"] = median(seconds for each in measured for seconds in each.own)
-    return {
-        "title": f"The demo's goal, offline model, {count} of them; shown is the middle one",
-        "rows": phases.rows(shown.columns, shown.plain),
-        "ratios": {name: round(value, 2) for name, value in ratios.items()},
-        "notes": [
+    own = median(seconds for each in measured for seconds in each.own)
+    return Figures(
+        title=f"The demo's goal, offline model, {count} of them; shown is the middle one",
+        rows=phases.rows(shown.columns, shown.plain),
+        ratios={name: round(value, 2) for name, value in {**ratios, "own_s_of_an_attempt": own}.items()},
+        notes=[
             "A phase ends where its name says. Tasks run side by side, so that the sum of the columns is longer than the goal.",
             "A test run counts from the start of its sealed process to its end; the base's own tests are counted with their sandbox.",
             "CPU seconds: of each process of the supervisor with all below it, all that happened meanwhile; containers are not below it.",
             "Below the table: medians over all goals, over all attempts of all tasks.",
         ],
-    }
+    )
 
 
 def _figures(each: Measured) -> dict[str, float]:
@@ -94,7 +103,7 @@ def _figures(each: Measured) -> dict[str, float]:
 
 @contextmanager
 def _airlock() -> Iterator[Settings]:
-    """A whole Airlock in a home that goes away with it."""
+    """Run a whole Airlock in a home that goes away with it."""
     before = dict(os.environ)
     home = Path(tempfile.mkdtemp(prefix="airlock-bench-"))
     home.chmod(0o711)  # sandboxes without rights reach their directories in it
@@ -119,14 +128,14 @@ def _say(words: str) -> None:
 
 
 def _measure(settings: Settings, number: int) -> Measured:
-    sample = demo.make_sample(settings.home)
-    request = submit.request(goal=demo.GOAL, repository=submit.register(str(sample)), deadline="30m")
+    sample = person.make_sample(settings.home)
+    request = person.request(goal=person.GOAL, repository=person.register(str(sample)), deadline="30m")
     before = cpu.now(settings)
-    goal_run = submit.submit(settings, request).run
+    goal_run = person.submit(settings, request).run
     _wait_for_goal(settings, goal_run)
     goal_cpu = cpu.since(before, cpu.now(settings))
     with transaction("owner") as connection:
-        document = str((connection.execute(_SQL.goal_plan, {"run": goal_run}).fetchone() or {})["document"])
+        document = str(rows.scalar(connection, _SQL.goal_plan, run=goal_run))
     _write_plain(settings, document)
     plain_run, before = f"{_PLAIN}-{number}", cpu.now(settings)
     _trigger_plain(settings, plain_run)
@@ -136,7 +145,7 @@ def _measure(settings: Settings, number: int) -> Measured:
     told = moments.of_goal(settings, goal_run)
     goal_s = (told[-1].at - told[0].at).total_seconds()
     _say(f"Goal {number + 1}: {goal_s:.1f} s.")
-    plain_s = (plain[-1]["at"] - plain[0]["at"]).total_seconds()
+    plain_s = (plain[-1].at - plain[0].at).total_seconds()
     return Measured(phases.columns(told, depends_on), _plain(plain, depends_on), goal_s, goal_cpu, plain_s, plain_cpu)
 
 
@@ -144,29 +153,29 @@ def _wait_for_goal(settings: Settings, goal_run: str) -> None:
     end = time.monotonic() + _PATIENCE_S
     while time.monotonic() < end:
         with transaction("owner") as connection:
-            row = connection.execute(_SQL.goal_over, {"run": goal_run}).fetchone() or {}
-        if row["over"]:
-            if row["state"] != "COMPLETED":
-                raise Unavailable(f"The demo's goal ended {row['state']}: this is a defect, please report it.")
-            _wait_for_run(settings, row["run_id"])
+            end_of = rows.one(connection, GoalEnd, _SQL.goal_over, run=goal_run)
+        if end_of.over:
+            if end_of.state != "COMPLETED":
+                raise Unavailable(f"The demo's goal ended {end_of.state}: this is a defect, please report it.")
+            _wait_for_run(settings, end_of.run_id)
             return
         time.sleep(0.2)
     raise Unavailable(f"The demo's goal has not ended after {_PATIENCE_S:g} s. Run the benchmark again on a quieter machine.")
 
 
-def _wait_for_run(settings: Settings, run_id: str) -> list[dict[str, Any]]:
-    """Airflow's moments of a run that has ended."""
+def _wait_for_run(settings: Settings, run_id: str) -> list[StepMoment]:
+    """Wait for the end of a run in Airflow; returns its moments."""
     end = time.monotonic() + _PATIENCE_S
     while time.monotonic() < end:
         found = moments.of_airflow(settings, [run_id])
-        if any(row["task_id"] == "" and row["kind"] == "ends" for row in found):
+        if any(each.task_id == "" and each.kind == "ends" for each in found):
             return found
         time.sleep(0.2)
     raise Unavailable(f"Airflow's run {run_id} has not ended after {_PATIENCE_S:g} s. Run the benchmark again on a quieter machine.")
 
 
 def _write_plain(settings: Settings, plan: str) -> None:
-    """The plan's graph out of plain steps, as a DAG file; written once, all goals of the demo have the same plan."""
+    """Write the plan's graph out of plain steps, as a DAG file; once, for all goals of the demo have the same plan."""
     goal = {"dag_id": _PLAIN, "title": "Plain", "text": "", "repository": "none", "base_branch": "main", "agent": "none"}
     document = json.dumps({"goal": goal, "revision": 1, "plan": plan})
     target = plain_dags(settings.home) / "plain.py"
@@ -177,17 +186,17 @@ def _write_plain(settings: Settings, plan: str) -> None:
 
 
 def _trigger_plain(settings: Settings, run_id: str) -> None:
-    airflow, end = Airflow(settings), time.monotonic() + _PATIENCE_S
+    airflow, end = person.Airflow(settings), time.monotonic() + _PATIENCE_S
     while (answer := airflow.trigger(_PLAIN, run_id, {})).status_code == 404 and time.monotonic() < end:
         time.sleep(0.5)
     if answer.status_code != 200:
         raise Unavailable(f"Airflow did not start the plain DAG: {answer.status_code} {answer.text[:300]}")
 
 
-def _plain(found: list[dict[str, Any]], depends_on: dict[str, tuple[str, ...]]) -> dict[str, float]:
-    """Seconds of each group, from when it could begin, and of what stands behind all groups."""
-    begun = next(row["at"] for row in found if row["task_id"] == "" and row["kind"] == "starts")
-    ended = {row["task_id"].partition(".")[0]: row["at"] for row in found if row["kind"] == "ends" and row["task_id"]}
+def _plain(found: list[StepMoment], depends_on: dict[str, tuple[str, ...]]) -> dict[str, float]:
+    """Count the seconds of each group, from when it could begin, and of what stands behind all groups."""
+    begun = next(each.at for each in found if each.task_id == "" and each.kind == "starts")
+    ended = {each.task_id.partition(".")[0]: each.at for each in found if each.kind == "ends" and each.task_id}
     since = {key: max((ended[other] for other in others), default=begun) for key, others in depends_on.items()}
     groups = {key: (ended[key] - since[key]).total_seconds() for key in depends_on}
     last = max(ended[key] for key in depends_on)

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from include import settings as settings_module
-from include.database import queries
+from include.database import queries, rows
 from include.database.unit_of_work import transaction
-from include.drills.bench.report import Report, percentile
+from include.drills.bench.report import Figures, percentile
 from include.drills.bench.servers import Servers, temporary_servers, wait_for
 from include.drills.bench.workers import Worker, make_workers
 from include.errors import AirlockError, Unavailable
@@ -39,13 +39,13 @@ PATIENCE_S = 120.0
 PROGRAM = "import subprocess, time\nsubprocess.Popen(['sleep', '100000'])\ntime.sleep(100000)\n"
 
 
-def run(count: int) -> Report:
-    """Measure.
+def run(count: int) -> Figures:
+    """Measure how late sandboxes are gone, for each engine that answers and each way to be over.
 
     Args:
         count: sandboxes for each engine and way.
     """
-    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     notes = [
         "From the moment when it is over (deadline, tokens used up, heartbeat due, Airflow's on_kill) until its last process is gone.",
         f"The grace is part of it: that is how long a worker may still take to stop. Heartbeat timeout {HEARTBEAT_TIMEOUT_S} s.",
@@ -54,10 +54,10 @@ def run(count: int) -> Report:
         with temporary_servers() as servers, _node(servers, engine) as ready:
             if ready:
                 time.sleep(HEARTBEAT_TIMEOUT_S)  # the calm after the start of PostgreSQL
-                rows += [_row(servers, engine, what, count) for what in _WAYS]
+                measured += [_row(servers, engine, what, count) for what in _WAYS]
             else:
                 notes.append(f"Not measured: {engine} does not answer here.")
-    return {"title": f"Leases: from over to gone, {count} sandboxes each", "rows": rows, "ratios": {}, "notes": notes}
+    return Figures(title=f"Leases: from over to gone, {count} sandboxes each", rows=measured, ratios={}, notes=notes)
 
 
 def _row(servers: Servers, engine: str, what: str, count: int) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _row(servers: Servers, engine: str, what: str, count: int) -> dict[str, Any]
 
 @contextmanager
 def _node(servers: Servers, engine: str) -> Iterator[bool]:
-    """A warden and a relay on the temporary servers; False if this engine does not answer."""
+    """Run a warden and a relay on the temporary servers; yields False if this engine does not answer."""
     os.environ |= {"AIRLOCK_ENGINE": engine, "AIRLOCK_NODE": "bench", "AIRLOCK_HEARTBEAT_TIMEOUT_S": str(HEARTBEAT_TIMEOUT_S)}
     os.environ |= {"AIRFLOW_HOME": str(servers.settings.home / "airflow"), "AIRLOCK_UNWATCHED_S": str(UNWATCHED_S)}
     settings_module.settings.cache_clear()
@@ -92,7 +92,7 @@ def _node(servers: Servers, engine: str) -> Iterator[bool]:
 
 def _serves() -> bool:
     try:
-        ensure_sandbox("airlock-none")
+        ensure_sandbox(settings().node, "airlock-none")
     except Unavailable:
         return False
     except AirlockError:  # there is no such lease, which the warden knows
@@ -101,23 +101,23 @@ def _serves() -> bool:
 
 
 def _measure(servers: Servers, what: str, count: int) -> list[float]:
-    """Seconds from over to gone of each sandbox."""
+    """Measure the seconds from over to gone of each sandbox."""
     run_id, workers = make_workers(count)
     try:
         with _sensor(servers, run_id, workers) as cancel:
             for worker in workers:
-                ensure_sandbox(f"airlock-{worker.task_run}-1")
+                ensure_sandbox(settings().node, f"airlock-{worker.task_run}-1")
                 _do(_SQL.all_well, run=run_id)
             due = _WAYS[what](servers.settings, cancel)
             return _lateness(servers.settings, workers, due)
     finally:
         _do(_SQL.revoke_all, run=run_id)
-        wait_for("all sandboxes have ended", lambda: not _do(_SQL.living, run=run_id)["living"], 60)
+        wait_for("all sandboxes have ended", lambda: not _ask(_SQL.living, run=run_id), 60)
 
 
 @contextmanager
 def _sensor(servers: Servers, run_id: str, workers: list[Worker]) -> Iterator[Callable[[Worker], None]]:
-    """The lease triggers of these workers, at work; yields what cancels one as a person's mark in Airflow does."""
+    """Run the lease triggers of these workers; yields what cancels one as a person's mark in Airflow does."""
     keys = [_key(worker) for worker in workers]
     with (servers.settings.logs_dir / "sensor.log").open("ab") as log:
         command = [sys.executable, "-m", "include.drills.bench.sensor", run_id, *keys]
@@ -129,7 +129,7 @@ def _sensor(servers: Servers, run_id: str, workers: list[Worker]) -> Iterator[Ca
         sensor.stdin.flush()
 
     try:
-        wait_for("the triggers own their leases", lambda: _do(_SQL.owned_by_a_sensor, run=run_id)["owned"] == len(workers), 180)
+        wait_for("the triggers own their leases", lambda: _ask(_SQL.owned_by_a_sensor, run=run_id) == len(workers), 180)
         yield cancel
     finally:
         sensor.kill()
@@ -145,14 +145,14 @@ _Due = Callable[[Worker], float]
 
 def _by(statement: str) -> Callable[[Settings, Callable[[Worker], None]], _Due]:
     def make(mine: Settings, _: Callable[[Worker], None]) -> _Due:
-        return lambda worker: float(_do(statement, lease=worker.lease, timeout=mine.heartbeat_timeout_s)["due"])
+        return lambda worker: float(_ask(statement, lease=worker.lease, timeout=mine.heartbeat_timeout_s))
 
     return make
 
 
 def _by_a_person(_: Settings, cancel: Callable[[Worker], None]) -> _Due:
     def due(worker: Worker) -> float:
-        at = float(_do(_SQL.due_now)["due"])
+        at = float(_ask(_SQL.due_now))
         cancel(worker)
         return at
 
@@ -194,7 +194,7 @@ def _lateness(mine: Settings, workers: list[Worker], due: _Due) -> list[float]:
 
 
 def _pidfds(mine: Settings, workers: list[Worker]) -> dict[int, str]:
-    """A descriptor of each process of each sandbox."""
+    """Open a descriptor of each process of each sandbox."""
     owners = {f"airlock-{worker.task_run}-1": worker.task_run for worker in workers}
     there = leftovers.processes(folders.root(mine))
     found = {os.pidfd_open(pid): task_run for name, task_run in owners.items() for pid in there.get(name, [])}
@@ -203,7 +203,11 @@ def _pidfds(mine: Settings, workers: list[Worker]) -> dict[int, str]:
     return found
 
 
-def _do(statement: str, **values: Any) -> dict[str, Any]:
+def _do(statement: str, **values: Any) -> None:
     with transaction("owner") as connection:
-        cursor = connection.execute(statement, values)
-        return (cursor.fetchone() or {}) if cursor.description else {}
+        connection.execute(statement, values)
+
+
+def _ask(statement: str, **values: Any) -> Any:
+    with transaction("owner") as connection:
+        return rows.scalar(connection, statement, **values)

@@ -11,7 +11,7 @@ ADDRESS, COUNT = sys.argv[1], int(sys.argv[2])
 
 
 def checkpoints(saver: PostgresSaver, count: int) -> list[float]:
-    """So many checkpoints of one thread, one after the other, each with one small channel that changed."""
+    """Write so many checkpoints of one thread, one after the other, each with one small channel that changed."""
     config = {"configurable": {"thread_id": f"bench-{count}", "checkpoint_ns": ""}}
     took = []
     for number in range(1, count + 1):

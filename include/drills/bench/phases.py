@@ -81,17 +81,17 @@ class Column(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Add up all phases."""
         return sum(self.phases.values())
 
     @property
     def own(self) -> float:
-        """Without the model and the test runs."""
+        """Add up the phases without the model and the test runs."""
         return sum(seconds for phase, seconds in self.phases.items() if phase not in NOT_OURS)
 
 
 def columns(moments: Iterable[Moment], depends_on: dict[str, tuple[str, ...]]) -> list[Column]:
-    """The goal and each attempt of each task.
+    """Divide the seconds of a goal into columns: the goal's own, and one for each attempt of each task.
 
     Args:
         moments: of one goal run, in order; those of the run itself are ``run.queued`` and so on.
@@ -110,7 +110,7 @@ def columns(moments: Iterable[Moment], depends_on: dict[str, tuple[str, ...]]) -
 
 
 def _goal(all_: list[Moment], begun: datetime, merged: datetime) -> Phases:
-    """Before its tasks and after them."""
+    """Tell the goal's own seconds, before its tasks and after them."""
     own = [moment for moment in all_ if not moment.key]
     before = [moment for moment in own if moment.at <= begun]
     after = [Moment("", merged, "since"), *(moment for moment in own if moment.at > merged)]
@@ -164,7 +164,7 @@ def _move(phases: Phases, source: str, target: str, seconds: float) -> None:
 
 
 def order(found: Iterable[Column]) -> list[str]:
-    """All phases of these columns, as a goal passes them."""
+    """List all phases of these columns, as a goal passes them."""
     there = {phase for column in found for phase in column.phases}
     known = list(dict.fromkeys((*GOAL.values(), *TASK.values())))
     turns = sorted(there - set(known))
@@ -173,7 +173,7 @@ def order(found: Iterable[Column]) -> list[str]:
 
 
 def rows(found: list[Column], plain: dict[str, float]) -> list[dict[str, Any]]:
-    """The table: a line a phase, a column an attempt, in milliseconds; then sums, and the plain graph beside them.
+    """Make the table: a line a phase, a column an attempt, in milliseconds; then sums, and the plain graph beside them.
 
     Args:
         plain: seconds of the plain DAG by the name of a column.

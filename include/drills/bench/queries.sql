@@ -80,34 +80,34 @@ WITH a AS (INSERT INTO agents VALUES ('bench', 'p', 'w', 'a', '{}', 0, 0) RETURN
 INSERT INTO task_runs (id, goal_run, key) SELECT id || '-a', id, 'a' FROM r
 
 -- name: goal_over | a goal run has come to its end
-SELECT dag_id, run_id, state, ended_at IS NOT NULL AS over FROM goal_runs WHERE id = %(run)s
+SELECT run_id, state, ended_at IS NOT NULL AS over FROM goal_runs WHERE id = %(run)s
 
 -- name: goal_plan | the plan that a goal run follows
 SELECT p.document FROM goal_runs r JOIN plans p ON p.seq = r.plan WHERE r.id = %(run)s
 
--- name: goal_moments | every moment of a goal run that our tables know: of a task run and epoch (or of the goal: null), what it is, and a detail
+-- name: goal_moments | every moment of a goal run that our tables know: of a task run (or of the goal: null), what it is, and a detail
 WITH of_run AS (SELECT id, key FROM task_runs WHERE goal_run = %(run)s)
-SELECT t.key, l.epoch, m.at, m.kind, '' AS detail FROM leases l LEFT JOIN of_run t ON t.id = l.task_run LEFT JOIN evidence e ON e.lease = l.id
+SELECT t.key, m.at, m.kind, '' AS detail FROM leases l LEFT JOIN of_run t ON t.id = l.task_run LEFT JOIN evidence e ON e.lease = l.id
   CROSS JOIN LATERAL (VALUES (l.granted_at, l.kind || '.granted'), (l.started_at, l.kind || '.started'), (e.created_at, l.kind || '.evidence')) m(at, kind)
   WHERE l.goal_run = %(run)s
-UNION ALL SELECT t.key, split_part(e.subject, '/', 2)::int, e.created_at, 'worker.ready', '' FROM task_events e JOIN of_run t ON t.id = split_part(e.subject, '/', 1)
+UNION ALL SELECT t.key, e.created_at, 'worker.ready', '' FROM task_events e JOIN of_run t ON t.id = split_part(e.subject, '/', 1)
   WHERE e.machine = 'attempt' AND e.to_state = 'READY'
-UNION ALL SELECT t.key, NULL, e.created_at, 'task.' || e.to_state, '' FROM task_events e JOIN of_run t ON t.id = e.subject
+UNION ALL SELECT t.key, e.created_at, 'task.' || e.to_state, '' FROM task_events e JOIN of_run t ON t.id = e.subject
   WHERE e.machine = 'task_run' AND e.to_state IN ('VERIFYING', 'MERGE_QUEUE')
-UNION ALL SELECT t.key, p.epoch, p.created_at, CASE p.type WHEN 'llm.request' THEN 'worker.asks' ELSE 'worker.ends' END, ''
+UNION ALL SELECT t.key, p.created_at, CASE p.type WHEN 'llm.request' THEN 'worker.asks' ELSE 'worker.ends' END, ''
   FROM processed_messages p JOIN of_run t ON t.id = p.task_run WHERE p.type IN ('llm.request', 'task.complete', 'task.failed')
-UNION ALL SELECT t.key, c.epoch, c.sent_at, 'model.sent', '' FROM model_calls c LEFT JOIN of_run t ON t.id = c.task_run WHERE c.goal_run = %(run)s
-UNION ALL SELECT t.key, c.epoch, c.settled_at, 'model.settled', COALESCE((SELECT string_agg(DISTINCT b ->> 'name', ', ') FROM (
+UNION ALL SELECT t.key, c.sent_at, 'model.sent', '' FROM model_calls c LEFT JOIN of_run t ON t.id = c.task_run WHERE c.goal_run = %(run)s
+UNION ALL SELECT t.key, c.settled_at, 'model.settled', COALESCE((SELECT string_agg(DISTINCT b ->> 'name', ', ') FROM (
     SELECT content FROM transcripts s WHERE s.task_run = c.task_run AND s.epoch = c.epoch AND s.role = 'assistant' AND s.created_at >= c.settled_at
     ORDER BY s.position LIMIT 1) turn CROSS JOIN LATERAL jsonb_array_elements(turn.content) b WHERE b ->> 'type' = 'tool_use'), '')
   FROM model_calls c LEFT JOIN of_run t ON t.id = c.task_run WHERE c.goal_run = %(run)s
-UNION ALL SELECT t.key, a.epoch, a.created_at, 'tests.' || a.source, a.data ->> 'duration_ms' FROM artifacts a JOIN of_run t ON t.id = a.task_run
+UNION ALL SELECT t.key, a.created_at, 'tests.' || a.source, a.data ->> 'duration_ms' FROM artifacts a JOIN of_run t ON t.id = a.task_run
   WHERE a.type = 'test_result' AND a.source IN ('worker', 'verifier')
-UNION ALL SELECT t.key, v.epoch, m.at, m.kind, '' FROM verdicts v LEFT JOIN of_run t ON t.id = v.task_run
+UNION ALL SELECT t.key, m.at, m.kind, '' FROM verdicts v LEFT JOIN of_run t ON t.id = v.task_run
   CROSS JOIN LATERAL (VALUES (v.requested_at, 'verdict.asked'), (v.judged_at, 'verdict.judged')) m(at, kind) WHERE v.goal_run = %(run)s
-UNION ALL SELECT t.key, r.epoch, m.at, m.kind, array_to_string(r.steps, ',') FROM reworks r JOIN of_run t ON t.id = r.task_run
+UNION ALL SELECT t.key, m.at, m.kind, array_to_string(r.steps, ',') FROM reworks r JOIN of_run t ON t.id = r.task_run
   CROSS JOIN LATERAL (VALUES (r.created_at, 'rework.decided'), (r.cleared_at, 'rework.cleared')) m(at, kind)
-UNION ALL SELECT NULL, NULL, m.at, m.kind, '' FROM goal_runs r JOIN goals g ON g.id = r.goal LEFT JOIN plans p ON p.seq = r.plan
+UNION ALL SELECT NULL, m.at, m.kind, '' FROM goal_runs r JOIN goals g ON g.id = r.goal LEFT JOIN plans p ON p.seq = r.plan
   LEFT JOIN base_results b ON b.repository = g.repository AND b.commit_id = r.base_commit
   CROSS JOIN LATERAL (VALUES (p.created_at, 'plan.stored'), (b.created_at, 'base.known')) m(at, kind) WHERE r.id = %(run)s
 ORDER BY at

@@ -8,17 +8,19 @@ import platform
 import sys
 from math import ceil
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from include.frozen import Frozen
 
 WIDE = 160
 """Columns of a table that goes into a file: nobody folds it."""
 
 
-class Report(TypedDict):
-    """One benchmark's result. All rows have the same keys, and each key names its unit; ``machine`` is filled in by ``show``."""
+class Figures(Frozen):
+    """One benchmark's result. All rows have the same keys, and each key names its unit."""
 
     title: str
     rows: list[dict[str, Any]]
@@ -26,12 +28,23 @@ class Report(TypedDict):
     notes: list[str]
 
 
-def machine() -> dict[str, Any]:
-    """The facts of this machine that a figure depends on."""
+class Machine(Frozen):
+    """The facts of a machine that a figure depends on."""
+
+    cpu: str
+    cores: int | None
+    memory_mb: int
+    system: str
+    python: str
+    load_1m: float
+
+
+def machine() -> Machine:
+    """Look at this machine."""
     model = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     memory = next((int(line.split()[1]) // 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    return {"cpu": model, "cores": os.cpu_count(), "memory_mb": memory, "system": platform.platform(),
-            "python": platform.python_version(), "load_1m": round(os.getloadavg()[0], 2)}  # fmt: skip
+    return Machine(cpu=model, cores=os.cpu_count(), memory_mb=memory, system=platform.platform(),
+                   python=platform.python_version(), load_1m=round(os.getloadavg()[0], 2))  # fmt: skip
 
 
 def _lines(path: str) -> list[str]:
@@ -40,14 +53,14 @@ def _lines(path: str) -> list[str]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that at least this share (0 to 1) of the values does not exceed; 0 if there are none."""
+    """Find the smallest value that at least this share (0 to 1) of the values does not exceed; 0 if there are none."""
     if not values:
         return 0.0
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
-def show(report: Report, as_json: bool) -> None:
+def show(report: Figures, as_json: bool) -> None:
     """Print a report on stdout.
 
     Args:
@@ -56,19 +69,19 @@ def show(report: Report, as_json: bool) -> None:
     """
     facts = machine()
     if as_json:
-        print(json.dumps({**report, "machine": facts}, indent=1))
+        print(json.dumps({**report.model_dump(), "machine": facts.model_dump()}, indent=1))
         return
-    table = Table(title=report["title"], title_justify="left")
-    for column, example in (report["rows"][0] if report["rows"] else {}).items():
+    table = Table(title=report.title, title_justify="left")
+    for column, example in (report.rows[0] if report.rows else {}).items():
         table.add_column(column.replace("_", " "), overflow="fold", justify="left" if isinstance(example, str) else "right")
-    for row in report["rows"]:
+    for row in report.rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
-    for name, value in report["ratios"].items():
+    for name, value in report.ratios.items():
         print(f"{name.replace('_', ' ')}: {value:g}")
-    for note in report["notes"]:
+    for note in report.notes:
         print(note)
-    print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_mb']:,} MB, load {facts['load_1m']}, Python {facts['python']}")
+    print(f"{facts.cpu}, {facts.cores} cores, {facts.memory_mb:,} MB, load {facts.load_1m}, Python {facts.python}")
 
 
 def _cell(value: Any) -> str:

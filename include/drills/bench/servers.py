@@ -18,6 +18,7 @@ from include.database.migrate import create_roles_and_databases, migrate
 from include.errors import Unavailable
 from include.local import health, postgres, runtime, valkey
 from include.settings import ROOT, Settings
+from include.tasks.rules import TRANSITIONS
 
 KEPT = ("AIRLOCK_PG_BIN", "AIRLOCK_VALKEY_BIN", "AIRLOCK_IMAGE", "AIRLOCK_ENGINE", "AIRLOCK_DOCKER_HOST")
 """Settings of the caller that hold for a benchmark too."""
@@ -55,7 +56,7 @@ class Servers:
         return self.start(name, [sys.executable, *arguments])
 
     def log(self, name: str) -> str:
-        """What a program has said so far."""
+        """Read what a program has said so far."""
         return (self.settings.logs_dir / f"{name}.log").read_text(errors="replace")
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class Servers:
 
 @contextmanager
 def temporary_servers(**postgres_options: str) -> Iterator[Servers]:
-    """PostgreSQL and Valkey as an installation has them, migrated, in a folder of their own; this process's settings point to it.
+    """Run PostgreSQL and Valkey as an installation has them, in a folder of their own; this process's settings point to it.
 
     Args:
         postgres_options: further options of the server, for example ``shared_buffers="256MB"``.
@@ -109,4 +110,4 @@ def _start(servers: Servers, postgres_options: dict[str, str]) -> None:
     wait_for("PostgreSQL answers", lambda: health.postgres(settings))
     wait_for("Valkey answers", lambda: health.valkey(settings))
     create_roles_and_databases(health.admin_dsn(settings), settings, ("airlock",))
-    migrate(settings)
+    migrate(settings, TRANSITIONS)

@@ -7,20 +7,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from include.local import airflow, supervisor
-from include.local.processes import Process, default_processes
+from include.local import airflow, airflow_settings, supervisor
+from include.local.processes import Supervised, default_processes
 from include.settings import Settings, settings
 
 _AIRFLOW = "airflow"
 
 
 def plain_dags(home: Path) -> Path:
-    """The folder of the benchmark's DAG files in its home."""
+    """Name the folder of the benchmark's DAG files in its home."""
     return home / "plain-dags"
 
 
-def processes(mine: Settings) -> list[Process]:
-    """What an installation runs, with this module in the place of Airflow's launcher."""
+def processes(mine: Settings) -> list[Supervised]:
+    """List what an installation runs, with this module in the place of Airflow's launcher."""
     command = (sys.executable, "-m", "include.drills.bench.stack", _AIRFLOW)
     return [replace(process, command=command) if process.name == "airflow" else process for process in default_processes(mine)]
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
     more = {"name": "plain", "classpath": local, "kwargs": {"path": str(folder), "refresh_interval": 1}}
-    listed = [*airflow.bundles("include.flow.bundle.PlanBundle"), more]
+    listed = [*airflow_settings.bundles("include.flow.bundle.PlanBundle"), more]
     airflow.main({"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(listed)})
     return 0
 

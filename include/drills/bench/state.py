@@ -21,16 +21,17 @@ import psycopg
 from include.clock import new_id
 from include.database.queries import load
 from include.database.unit_of_work import Connection, pooled_transaction, transaction
-from include.drills.bench.report import Report, percentile
+from include.drills.bench.report import Figures, percentile
 from include.drills.bench.servers import Servers, temporary_servers
 from include.local import health
-from include.settings import ROOT
 from include.tasks import service as tasks
-from include.tasks.models import TaskRunState
+from include.tasks.models import AttemptRef, TaskRunState
 
 _SQL = load(__file__)
-_TASK = "gbench-a"
+_TASK = AttemptRef("gbench-a", 0)
 _WARM_UP = 20
+OURS = "Airlock transition"
+AGAIN = f"{OURS}, again"
 PEERS = {  # what is installed, and the program that measures it
     "DBOS step": (["dbos"], "peer_dbos.py"),
     "LangGraph checkpoint": (["langgraph", "langgraph-checkpoint-postgres", "psycopg[binary]"], "peer_langgraph.py"),
@@ -38,8 +39,8 @@ PEERS = {  # what is installed, and the program that measures it
 INSTALL_S = 300
 
 
-def run(count: int) -> Report:
-    """Measure; a peer that cannot be installed is left out, and the report says so.
+def run(count: int) -> Figures:
+    """Measure our transitions and the peers' steps; a peer that cannot be installed is left out, and the report says so.
 
     Args:
         count: transitions, steps and checkpoints, each one durable by itself.
@@ -47,7 +48,7 @@ def run(count: int) -> Report:
     notes = ["Ours: lock the task run, change its state (guarded by the table of transitions), its event and its NOTIFY, one commit."]
     with temporary_servers() as servers:
         _rows()
-        measured = {"Airlock transition": _ours(lambda: pooled_transaction("airflow"), count)}
+        measured = {OURS: _ours(lambda: pooled_transaction("airflow"), count)}
         with tempfile.TemporaryDirectory(prefix="airlock-peers-") as folder:
             for name, (packages, program) in PEERS.items():
                 took = _peer(servers, Path(folder), packages, program, count)
@@ -55,14 +56,9 @@ def run(count: int) -> Report:
                     notes.append(f"{name}: not measured. {took}")
                 else:
                     measured[name] = took
-        measured["Airlock transition, again"] = _ours(lambda: pooled_transaction("airflow"), count)
-        measured["Airlock transition, fresh connection"] = _ours(lambda: transaction("airflow"), count)
-    return {
-        "title": f"State: {count:,} of each, one after the other",
-        "rows": _table(measured),
-        "ratios": _ratios(measured),
-        "notes": notes,
-    }
+        measured[AGAIN] = _ours(lambda: pooled_transaction("airflow"), count)
+        measured[f"{OURS}, fresh connection"] = _ours(lambda: transaction("airflow"), count)
+    return Figures(title=f"State: {count:,} of each, one after the other", rows=_table(measured), ratios=_ratios(measured), notes=notes)
 
 
 def _table(measured: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -73,8 +69,8 @@ def _table(measured: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def _ratios(measured: dict[str, list[float]]) -> dict[str, float]:
-    """Ours, both times together, against each peer."""
-    ours = measured["Airlock transition"] + measured["Airlock transition, again"]
+    """Compare ours, both times together, with each peer."""
+    ours = measured[OURS] + measured[AGAIN]
     return {
         f"ours_to_{name.replace(' ', '_')}_p{share:.0%}".rstrip("%"): round(percentile(ours, share) / percentile(measured[name], share), 3)
         for name in PEERS
@@ -86,25 +82,25 @@ def _ratios(measured: dict[str, list[float]]) -> dict[str, float]:
 def _rows() -> None:
     with transaction("owner") as connection:
         connection.execute(_SQL.bench_rows, {"goal": new_id()})
+        task = tasks.lock_attempt(connection, _TASK)
         for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
-            tasks.set_state(connection, _TASK, TaskRunState(state))
+            tasks.set_state(connection, task, TaskRunState(state))
 
 
 def _ours(opened: Callable[[], AbstractContextManager[Connection]], count: int) -> list[float]:
-    """Milliseconds of each transition, from asking for a connection to after the commit."""
+    """Measure the milliseconds of each transition, from asking for a connection to after the commit."""
     took = []
     for number in range(_WARM_UP + count):
         state = TaskRunState.EXECUTING if number % 2 else TaskRunState.BLOCKED
         begun = time.perf_counter()
         with opened() as connection:
-            tasks.lock_by_id(connection, _TASK, 0)
-            tasks.set_state(connection, _TASK, state)
+            tasks.set_state(connection, tasks.lock_attempt(connection, _TASK), state)
         took.append((time.perf_counter() - begun) * 1000)
     return took[_WARM_UP:]
 
 
 def _peer(servers: Servers, folder: Path, packages: list[str], program: str, count: int) -> list[float] | str:
-    """Milliseconds of each, or why there are none."""
+    """Measure the milliseconds of each step of a peer, or say why there are none."""
     name = program.removesuffix(".py")
     python = folder / name / "bin" / "python"
     for command in _install(folder / name, python, packages):
@@ -114,7 +110,7 @@ def _peer(servers: Servers, folder: Path, packages: list[str], program: str, cou
     with psycopg.connect(health.admin_dsn(servers.settings), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
     address = health.admin_dsn(servers.settings).rpartition("/")[0] + f"/{name}"
-    done = _call([str(python), str(ROOT / "include" / "local" / "bench" / program), address, str(count)], INSTALL_S)
+    done = _call([str(python), str(Path(__file__).parent / program), address, str(count)], INSTALL_S)
     if done.returncode:
         return f"It failed: {_last_line(done)}"
     took: list[float] = json.loads(done.stdout.splitlines()[-1])

@@ -23,9 +23,9 @@ from include.broker.process import Process
 from include.broker.reading import BATCH, BLOCK_MS, Reading
 from include.broker.sending import Sending
 from include.clock import now
-from include.database import queries
+from include.database import queries, rows
 from include.database.unit_of_work import transaction
-from include.drills.bench.report import Report, percentile
+from include.drills.bench.report import Figures, percentile
 from include.drills.bench.servers import Servers, temporary_servers, wait_for
 from include.drills.bench.workers import Worker, end_workers, make_workers, mixed_payload
 from include.errors import Unavailable
@@ -42,8 +42,8 @@ SLOW_MESSAGES = 1_000
 ASKERS, ASKED_PER_S, ASKED = 10, 50.0, 1_000
 
 
-def run(messages: int, asked: int = ASKED) -> Report:
-    """Measure.
+def run(messages: int, asked: int = ASKED) -> Figures:
+    """Measure the messages per second of three consumers, and the round trip of permission requests.
 
     Args:
         messages: how many the raw streams and our broker take.
@@ -55,20 +55,19 @@ def run(messages: int, asked: int = ASKED) -> Report:
         ours, ours_s = _timed(settings, messages, _ours)
         single, single_s = _timed(settings, min(messages, SLOW_MESSAGES), _one_by_one)
         trips = _round_trips(servers, asked)
-    rates = {"raw": raw / raw_s, "ours": ours / ours_s, "one_by_one": single / single_s}
-    rows = [
-        _row("XREADGROUP and XACK alone, nothing kept", raw, rates["raw"]),
-        _row("our broker: verified, committed, then acknowledged", ours, rates["ours"]),
-        _row("one transaction and one XACK a message, verified", single, rates["one_by_one"]),
+    of_raw, of_ours, of_single = raw / raw_s, ours / ours_s, single / single_s
+    measured = [
+        _row("XREADGROUP and XACK alone, nothing kept", raw, of_raw),
+        _row("our broker: verified, committed, then acknowledged", ours, of_ours),
+        _row("one transaction and one XACK a message, verified", single, of_single),
         _row(f"permission request, round trip at {ASKED_PER_S:g} a second", len(trips), None, trips),
     ]
-    ratios = {"ours_to_raw": rates["ours"] / rates["raw"], "ours_to_one_by_one": rates["ours"] / rates["one_by_one"]}
-    return {
-        "title": f"Transport: {STREAMS} task streams; 70 % heartbeats, 20 % progress, 9 % artifacts, 1 % questions",
-        "rows": rows,
-        "ratios": {name: round(value, 2) for name, value in ratios.items()},
-        "notes": ["PostgreSQL with fsync, Valkey with an append-only file synced every second, all on this machine."],
-    }
+    return Figures(
+        title=f"Transport: {STREAMS} task streams; 70 % heartbeats, 20 % progress, 9 % artifacts, 1 % questions",
+        rows=measured,
+        ratios={"ours_to_raw": round(of_ours / of_raw, 2), "ours_to_one_by_one": round(of_ours / of_single, 2)},
+        notes=["PostgreSQL with fsync, Valkey with an append-only file synced every second, all on this machine."],
+    )
 
 
 def _row(what: str, count: int, rate: float | None, trips: list[float] | None = None) -> dict[str, Any]:
@@ -108,8 +107,7 @@ def _fill(relay: redis.Redis, workers: list[Worker], messages: int) -> None:
 
 def _kept(run_: str) -> int:
     with transaction("owner") as connection:
-        row = connection.execute(_SQL.numbers_in, {"run": run_}).fetchone()
-    return int(row["messages"]) if row else 0
+        return int(rows.scalar(connection, _SQL.numbers_in, run=run_))
 
 
 async def _raw(settings: Settings, workers: list[Worker], messages: int) -> None:
@@ -140,7 +138,7 @@ async def _ours(settings: Settings, workers: list[Worker], messages: int) -> Non
 
 
 async def _send(sending: Sending) -> None:
-    """As the process does: what was queued goes out while further messages are taken."""
+    """Send what was queued while further messages are taken, as the process does."""
     while True:
         await sending.process.wake.outbox.wait()
         sending.process.wake.outbox.clear()
@@ -148,15 +146,14 @@ async def _send(sending: Sending) -> None:
 
 
 async def _acknowledged(client: redis.asyncio.Redis, workers: list[Worker], done: int, messages: int) -> int:
-    """Every batch is full until the streams are drained; only then is it worth asking."""
+    """Count the acknowledged messages: every batch is full until the streams are drained, and only then is it worth asking."""
     if done + BATCH < messages:
         return done + BATCH
     pipeline = client.pipeline(transaction=False)
     for worker in workers:
         pipeline.xinfo_groups(streams.out_stream(worker.task_run))
     groups = [reply[0] for reply in await pipeline.execute()]
-    open_ = sum(int(group["lag"] or 0) + int(group["pending"]) for group in groups)
-    return messages - open_
+    return messages - sum(int(group.get("lag") or 0) + int(group.get("pending")) for group in groups)
 
 
 async def _one_by_one(settings: Settings, workers: list[Worker], messages: int) -> None:
@@ -223,7 +220,7 @@ async def _ask_all(settings: Settings, workers: list[Worker], count: int) -> lis
 
 
 async def _read_answers(settings: Settings, worker: Worker, assigned: asyncio.Event, asked: dict[str, float], took: list[float]) -> None:
-    """One worker's inbox, as its relay reads it for it; each answer counts once, and only with a good signature."""
+    """Read one worker's inbox as its relay does; each answer counts once, and only with a good signature."""
     relay = redis.asyncio.Redis.from_url(settings.valkey_url("relay"))
     stream, last = streams.in_stream(worker.task_run), "0-0"
     try:
@@ -235,7 +232,7 @@ async def _read_answers(settings: Settings, worker: Worker, assigned: asyncio.Ev
                 body, signature = fields[b"e"], fields[b"s"].decode()
                 if verify(worker.in_key, worker.task_run, "in", body, signature):
                     assigned.set()
-                    if begun := asked.pop(json.loads(body)["replyTo"] or "", None):
+                    if begun := asked.pop(json.loads(body).get("replyTo") or "", None):
                         took.append(time.perf_counter() - begun)
     finally:
         await relay.aclose()

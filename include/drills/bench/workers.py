@@ -31,7 +31,7 @@ class Worker:
     seq: int = 0
 
     def make(self, payload: models.Wire) -> tuple[UUID, bytes, str]:
-        """The next message: its id, exact bytes and signature."""
+        """Make the next message: its id, exact bytes and signature."""
         self.seq += 1
         id_ = new_id()
         _, body = make_body(Head(id_, AttemptRef(self.task_run, 1), self.seq, f"k{self.seq}", now()), payload)
@@ -39,7 +39,7 @@ class Worker:
 
 
 def make_workers(count: int) -> tuple[str, list[Worker]]:
-    """A goal run of jarvis with as many live attempts (as role ``owner``, on the database that the settings name).
+    """Store a goal run of jarvis with as many live attempts (as role ``owner``, on the database that the settings name).
 
     Returns:
         Its id, and the workers.
@@ -67,13 +67,13 @@ def make_workers(count: int) -> tuple[str, list[Worker]]:
 
 
 def end_workers(run: str) -> None:
-    """Their attempts are over."""
+    """End the leases of all workers of a goal run."""
     with transaction("owner") as connection:
         connection.execute(_SQL.end_leases, {"run": run})
 
 
 def mixed_payload(rng: random.Random, number: int) -> models.Wire:
-    """A message of the mix that transports were measured with: 70 % heartbeats, 20 % progress, 9 % artifacts, 1 % questions."""
+    """Make a message of the mix that transports were measured with: 70 % heartbeats, 20 % progress, 9 % artifacts, 1 % questions."""
     kind = rng.random()
     if kind < 0.7:
         return models.Heartbeat(status="working", step=f"edits file {number % 7}")

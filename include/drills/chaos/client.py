@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-from include.cli import submit
 from include.database.unit_of_work import transaction
+from include.drills import person
 from include.drills.chaos import store
-from include.drills.chaos.models import Asked
-from include.drills.chaos.work import Goal
+from include.drills.chaos.models import ClientGoal
+from include.drills.chaos.work import PlayedGoal
 from include.errors import AirlockError, BadInput, Unavailable
 from include.local.control import Say
 from include.settings import Settings
@@ -28,19 +28,19 @@ class Clients:
         begin_s: for so many seconds further goals begin; 0: until all have.
     """
 
-    def __init__(self, settings: Settings, goals: list[Goal], repository: str, at_once: int, say: Say, begin_s: float = 0) -> None:
+    def __init__(self, settings: Settings, goals: list[PlayedGoal], repository: str, at_once: int, say: Say, begin_s: float = 0) -> None:
         self._settings, self._repository, self._say = settings, repository, say
         self._waiting = list(reversed(goals))
         self._lock = threading.Lock()
         self._rest_at = time.monotonic() + begin_s if begin_s else None
         self.stopped = threading.Event()
-        self.asked: list[Asked] = []
+        self.asked: list[ClientGoal] = []
         self._threads = [threading.Thread(target=self._work, name=f"client {number}", daemon=True) for number in range(at_once)]
         for thread in self._threads:
             thread.start()
 
     def are_done(self) -> bool:
-        """Every goal has come to its end."""
+        """Tell whether every goal has come to its end."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def rest(self, patience_s: float) -> None:
@@ -68,30 +68,30 @@ class Clients:
             if asked.acknowledged:
                 self._wait(goal)
 
-    def _submit(self, goal: Goal) -> Asked:
-        request = submit.request(goal=goal.text, repository=self._repository, key=goal.key, landing=goal.landing,
+    def _submit(self, goal: PlayedGoal) -> ClientGoal:
+        request = person.request(goal=goal.text, repository=self._repository, key=goal.key, landing=goal.landing,
                                  budget_usd=BUDGET_USD, deadline=DEADLINE)  # fmt: skip
         calls, refusals, said = 0, 0, ""
         while not self.stopped.is_set() and refusals < REFUSALS:
             calls += 1
             try:
-                run = submit.submit(self._settings, request, patience_s=60).run
+                run = person.submit(self._settings, request, patience_s=60).run
                 self._say(f"goal {goal.number} is {run}" + (f", after {calls} submissions" if calls > 1 else ""))
-                return Asked(key=goal.key, tasks=goal.tasks, calls=calls, acknowledged=True)
+                return ClientGoal(key=goal.key, tasks=goal.tasks, calls=calls, acknowledged=True)
             except AirlockError as error:
                 refusals += isinstance(error, BadInput)
                 said = " ".join(str(error).split())[:300]
             self.stopped.wait(2)
         self._say(f"goal {goal.number} was not taken in: {said}")
-        return Asked(key=goal.key, tasks=goal.tasks, calls=calls, acknowledged=False, said=said)
+        return ClientGoal(key=goal.key, tasks=goal.tasks, calls=calls, acknowledged=False, said=said)
 
-    def _wait(self, goal: Goal) -> None:
+    def _wait(self, goal: PlayedGoal) -> None:
         while not self.stopped.wait(1):
             try:
                 with transaction("owner") as connection:
                     run = store.run_of_key(connection, goal.key)
             except Unavailable:
                 continue
-            if run and run["ended_at"]:
-                self._say(f"goal {goal.number} ended {run['state']}" + (f": {run['reason'][:300]}" if run["reason"] else ""))
+            if run and run.ended_at:
+                self._say(f"goal {goal.number} ended {run.state}" + (f": {run.reason[:300]}" if run.reason else ""))
                 return

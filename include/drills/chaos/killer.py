@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 
+from include.agents import budgets
 from include.database.unit_of_work import transaction
 from include.drills.chaos import store, targets
 from include.drills.chaos.client import Clients
 from include.drills.chaos.models import Fault, Options
-from include.drills.chaos.watch import Watch
+from include.drills.chaos.watch import Outages
 from include.errors import AirlockError, Unavailable
 from include.faults import POINTS
 from include.local import control
@@ -34,7 +35,7 @@ class Killer:
     def __init__(self, settings: Settings, options: Options, clients: Clients, tasks: int, say: Say) -> None:
         self._settings, self._options, self._clients, self._tasks, self._say = settings, options, clients, tasks, say
         self._chance = random.Random(f"kills {options.seed}")
-        self.watch = Watch(settings)
+        self.watch = Outages(settings)
         self.manual: list[str] = []
         self._began = time.monotonic()
         self._points = list[str]()
@@ -63,7 +64,7 @@ class Killer:
         return deck
 
     def _rest(self, share: float) -> None:
-        """Until the stack is whole or a random pause has passed; then for the next kill's share of the merges."""
+        """Wait until the stack is whole or a random pause has passed; then for the next kill's share of the merges."""
         began, pause = time.monotonic(), self._chance.uniform(*PAUSE_S)
         while time.monotonic() - began < pause and not (self.watch.is_whole() and time.monotonic() - began > PAUSE_S[0]):
             time.sleep(0.1)
@@ -73,7 +74,7 @@ class Killer:
     def _merged(self) -> int:
         try:
             with transaction("owner") as connection:
-                return int(store.progress(connection)["merged"])
+                return store.merged(connection)
         except Unavailable:
             return 0
 
@@ -101,14 +102,14 @@ class Killer:
         self.watch.armed(Fault(at_s=self._at(), kind="point", target=name))
 
     def _find(self, target: str) -> targets.Hit:
-        """A target that is down at the moment (or a sandbox, while none is live) is waited for."""
+        """Find a target's processes; one that is down at the moment (or a sandbox, while none is live) is waited for."""
         end = time.monotonic() + 30
         while not (hit := targets.find(self._settings, target, self._chance)).pids and time.monotonic() < end:
             time.sleep(0.2)
         return hit
 
     def _up(self, target: str) -> None:
-        """What a person does after a crash, and all that a person does: ``./airlock up``."""
+        """Start all again as a person does after a crash, and do no more than that: ``./airlock up``."""
         for attempt in (1, 2, 3):
             try:
                 control.up(self._settings.home, lambda _: None, patience_s=UP_S)
@@ -119,7 +120,7 @@ class Killer:
         else:
             raise Unavailable(f"Airlock does not come up after {target} was killed. Look at the logs in {self._settings.logs_dir}.")
         with transaction("owner") as connection:
-            store.raise_budgets(connection, BUDGET_MICRO)
+            budgets.raise_all(connection, BUDGET_MICRO)
         self.watch.back(target)
 
     def _stop(self, target: str) -> None:

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from include.frozen import Frozen
 from include.governance.models import Chain
-
-
-class Frozen(BaseModel):
-    """Frozen, nothing extra."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Options(Frozen):
     """A run of chaos."""
 
-    kills: int = Field(ge=0, description="SIGKILLs; a pause by SIGSTOP comes with every eighth besides.")
-    goals: int = Field(ge=1)
-    seed: int
-    engine: Literal["auto", "docker", "bubblewrap"]
-    points: bool = Field(default=False, description="Arm every fault point at the start: each kills whoever comes by first.")
-    load: float = Field(default=0, ge=0, description="Processes a core that burn it while goals are under way.")
-    minutes: float = Field(default=0, ge=0, description="How long ``goals`` goals are kept under way; 0: each begins once.")
+    kills: int = Field(default=40, ge=0, description="Kills; a process is stopped for 40 s besides with every eighth.")
+    goals: int = Field(default=12, ge=1, description="Goals of three to five tasks.")
+    seed: int = Field(description="Of the order and the times; default: a random one, which is printed.")
+    engine: Literal["auto", "docker", "bubblewrap"] = Field(default="auto", description="What holds the workers.")
+    points: bool = Field(default=False, description="Arm every fault point once at the start: each kills whoever comes by first.")
+    load: float = Field(default=0, ge=0, description="Processes a core that burn it meanwhile.")
+    minutes: float = Field(default=0, ge=0, description="Keep --goals goals at work for so long, as one ends the next begins.")
 
     @property
     def at_once(self) -> int:
-        """Goals that are under way at the same time."""
+        """Tell how many goals are under way at the same time."""
         return self.goals if self.minutes else 4
 
     @property
     def kills_nothing(self) -> bool:
-        """Nothing is done to any process, so no attempt may be lost."""
+        """Tell whether nothing is done to any process, so that no attempt may be lost."""
         return self.kills == 0 and not self.points
 
 
-class Asked(Frozen):
+class ClientGoal(Frozen):
     """One goal as its client saw it."""
 
     key: str
@@ -79,25 +74,59 @@ class Event(Frozen):
     after: str
 
 
-class Facts(Frozen):
-    """All that was found once every goal had come to its end."""
+class Overspent(Frozen):
+    """Rows that hold more than their limit, or whose sums do not agree, by kind."""
 
-    asked: tuple[Asked, ...]
+    goal_runs: int = 0
+    goal_runs_by_their_calls: int = 0
+    goal_runs_with_a_reserve: int = 0
+    leases: int = 0
+    leases_by_their_calls: int = 0
+    task_runs_by_their_calls: int = 0
+    agent_days: int = 0
+
+
+class Stale(Frozen):
+    """Effects of an epoch after a newer one had begun, by kind."""
+
+    merges: int = 0
+    messages: int = 0
+    model_calls: int = 0
+    verdicts: int = 0
+
+
+class Spent(Frozen):
+    """Micro-USD of all model calls, how many they were, and how many were settled at their worst case."""
+
+    micro: int = 0
+    calls: int = 0
+    unknown: int = 0
+
+
+class Stored(Frozen):
+    """What the database says at the end."""
+
     runs: tuple[Run, ...]
     tasks: tuple[TaskEnd, ...]
     merges: tuple[str, ...] = Field(description="Task runs with a row in merges.")
-    on_main: tuple[str, ...] = Field(description="Trailers Task-Run of every commit of main.")
-    kept: tuple[str, ...] = Field(description="Trailers Task-Run on goal branches that did not land.")
     events: tuple[Event, ...]
     audit: Chain
-    leftovers: dict[str, int]
-    overspent: dict[str, int] = Field(description="Rows by kind that hold more than their limit, or whose sums do not agree.")
+    overspent: Overspent
     open_calls: int
-    stale: dict[str, int] = Field(description="Effects of an epoch after a newer one had begun, by kind.")
-    main_is_green: bool
+    stale: Stale
     failures: tuple[str, ...] = Field(default=(), description="How attempts ended that did not merge, most frequent first.")
     taken: tuple[str, ...] = Field(default=(), description="Sandboxes that were ended as unwatched, or for what a person did.")
-    spent: dict[str, int] = Field(default_factory=dict, description="Micro-USD of all model calls, how many, how many at their worst case.")
+    spent: Spent = Spent()
+
+
+class Remains(Stored):
+    """All that was found once every goal had come to its end."""
+
+    asked: tuple[ClientGoal, ...]
+    on_main: tuple[str, ...] = Field(description="Trailers Task-Run of every commit of main.")
+    kept: tuple[str, ...] = Field(description="Trailers Task-Run on goal branches that did not land.")
+    leftovers: dict[str, int]
+    main_is_green: bool
     manual_steps: tuple[str, ...] = Field(default=(), description="What did not come back by itself or by `airlock up`.")
 
 
@@ -130,7 +159,7 @@ class Judgement(Frozen):
 
     @property
     def holds(self) -> bool:
-        """Every bar holds."""
+        """Tell whether every bar holds."""
         return all(bar.holds for bar in self.bars)
 
 
@@ -144,22 +173,22 @@ class Fault(Frozen):
 
     @property
     def is_kill(self) -> bool:
-        """A SIGKILL, from outside or at a fault point."""
+        """Tell whether it is a SIGKILL, from outside or at a fault point."""
         return self.kind != "stop"
 
 
-class Outcome(Frozen):
+class ChaosReport(Frozen):
     """Everything that a run prints."""
 
     options: Options
     faults: tuple[Fault, ...]
-    facts: Facts
+    facts: Remains
     judgement: Judgement
     wall_s: float
     words: tuple[str, ...] = Field(description="What one must know to read the figures.")
 
     def public(self) -> dict[str, Any]:
-        """As ``--json`` prints it: without the long lists."""
+        """Make what ``--json`` prints: all but the long lists."""
         long = {"events", "on_main", "kept", "merges"}
         found = self.model_dump(mode="json", exclude={"facts": long})
         return {**found, "ok": self.judgement.holds, "events": len(self.facts.events), "audit": self.facts.audit.entries}

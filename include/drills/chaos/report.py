@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from include.drills.chaos import rules
-from include.drills.chaos.models import Counters, Outcome
+from include.drills.chaos.models import ChaosReport, Counters
 
 
-def show(outcome: Outcome) -> None:
+def show(outcome: ChaosReport) -> None:
     """Print tables: counters, bars, recovery times, ends of goals, and what one must know."""
     console = Console()
     console.print(_counters(outcome), _bars(outcome), _recovery(outcome), _ends(outcome))
@@ -27,13 +27,13 @@ def show(outcome: Outcome) -> None:
     console.print("Every bar holds." if outcome.judgement.holds else "[red]A BAR IS BROKEN.[/]")
 
 
-def _looked_at(outcome: Outcome) -> str:
+def _looked_at(outcome: ChaosReport) -> str:
     facts, spent = outcome.facts, outcome.facts.spent
-    rows = f"{len(facts.events)} changes of state, {facts.audit.entries} audit entries, {spent.get('calls', 0)} model calls"
-    return f"Looked at {rows} worth ${spent.get('micro', 0) / 1_000_000:.2f} ({spent.get('unknown', 0)} at their worst case)."
+    rows = f"{len(facts.events)} changes of state, {facts.audit.entries} audit entries, {spent.calls} model calls"
+    return f"Looked at {rows} worth ${spent.micro / 1_000_000:.2f} ({spent.unknown} at their worst case)."
 
 
-def _trials(outcome: Outcome) -> str:
+def _trials(outcome: ChaosReport) -> str:
     kills, goals = sum(fault.is_kill for fault in outcome.faults), len(outcome.facts.asked)
     ran = f"N = {kills} kills and {len(outcome.faults) - kills} stops over {goals} goals in {outcome.wall_s:.0f} s"
     bounds = f"{100 * rules.bound(kills):.1f} % a kill and {100 * rules.bound(goals):.1f} % a goal"
@@ -43,7 +43,7 @@ def _trials(outcome: Outcome) -> str:
     )
 
 
-def _counters(outcome: Outcome) -> Table:
+def _counters(outcome: ChaosReport) -> Table:
     table = Table(title="What was asked for, and what is there", title_justify="left")
     for name in ("", *Counters.model_fields):
         table.add_column(name, justify="right" if name else "left")
@@ -52,7 +52,7 @@ def _counters(outcome: Outcome) -> Table:
     return table
 
 
-def _bars(outcome: Outcome) -> Table:
+def _bars(outcome: ChaosReport) -> Table:
     table = Table(title="What must hold", title_justify="left")
     for name in ("bar", "found", "", "which"):
         table.add_column(name, justify="right" if name == "found" else "left")
@@ -61,7 +61,7 @@ def _bars(outcome: Outcome) -> Table:
     return table
 
 
-def _recovery(outcome: Outcome) -> Table:
+def _recovery(outcome: ChaosReport) -> Table:
     table = Table(title="From the kill until it is ready again, in seconds", title_justify="left")
     for name in ("target", "kills", "p50", "p95", "max", "without a time"):
         table.add_column(name, justify="left" if name == "target" else "right")
@@ -76,7 +76,7 @@ def _recovery(outcome: Outcome) -> Table:
     return table
 
 
-def _ends(outcome: Outcome) -> Table:
+def _ends(outcome: ChaosReport) -> Table:
     table = Table(title="How the goals ended", title_justify="left")
     for name in ("state", "goals", "wall time p50 s", "max s", "why, if not completed"):
         table.add_column(name, justify="left" if name[0] in "sw" and "wall" not in name else "right")

@@ -6,14 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from include.drills.chaos.models import Asked, Bar, Counters, Event, Facts, Judgement, TaskEnd
+from include.drills.chaos.models import Bar, ClientGoal, Counters, Event, Judgement, Remains
 from include.tasks.rules import TRANSITIONS
 
 COMPLETED = "COMPLETED"
 EXAMPLES = 5
 
 
-def judge(facts: Facts, kills_nothing: bool = False) -> Judgement:
+def judge(facts: Remains, kills_nothing: bool = False) -> Judgement:
     """Count, and hold every bar against what was found.
 
     Args:
@@ -28,11 +28,12 @@ def judge(facts: Facts, kills_nothing: bool = False) -> Judgement:
         _bar("merges lost", lost_merges(facts)),
         _bar("merges unexpected", unexpected_merges(facts)),
         _bar("merged twice", duplicated_merges(facts)),
+        _bar("merged, not landed", stranded_goals(facts)),
         _bar("illegal transitions", illegal_transitions(facts.events)),
         _count("leftovers", facts.leftovers),
-        _count("overspend", facts.overspent),
+        _count("overspend", facts.overspent.model_dump()),
         _count("open model calls", {"open": facts.open_calls}),
-        _count("stale epochs accepted", facts.stale),
+        _count("stale epochs accepted", facts.stale.model_dump()),
         _bar("audit chain broken", [facts.audit.problem] if facts.audit.problem else []),
         _bar("main is red", () if facts.main_is_green else ("the sample's tests fail on main",)),
         _bar("manual steps", facts.manual_steps),
@@ -56,8 +57,8 @@ def _count(name: str, found: dict[str, int]) -> Bar:
 # -- goals -----------------------------------------------------------------------------------------------------------------
 
 
-def goal_counters(facts: Facts) -> Counters:
-    """Attempted: goals that a client submitted. Recovered: a submission of it was not answered, and it is there once."""
+def goal_counters(facts: Remains) -> Counters:
+    """Count the goals. Attempted: a client submitted it. Recovered: a submission of it was not answered, and it is there once."""
     there = Counter(run.key for run in facts.runs)
     return Counters(
         attempted=len(facts.asked),
@@ -69,32 +70,32 @@ def goal_counters(facts: Facts) -> Counters:
     )
 
 
-def _unanswered(asked: Asked) -> bool:
+def _unanswered(asked: ClientGoal) -> bool:
     return asked.calls > 1 or not asked.acknowledged
 
 
-def lost_goals(facts: Facts) -> list[str]:
-    """Goals that were confirmed and have no run, or one that did not come to its end."""
+def lost_goals(facts: Remains) -> list[str]:
+    """Find goals that were confirmed and have no run, or one that did not come to its end."""
     ended = {run.key for run in facts.runs if run.ended}
     return [asked.key for asked in facts.asked if asked.acknowledged and asked.key not in ended]
 
 
-def unexpected_goals(facts: Facts) -> list[str]:
-    """Goals that nobody asked for."""
+def unexpected_goals(facts: Remains) -> list[str]:
+    """Find goals that nobody asked for."""
     keys = {asked.key for asked in facts.asked}
     return [run.key for run in facts.runs if run.key not in keys]
 
 
-def duplicated_goals(facts: Facts) -> list[str]:
-    """Goals with more than one run."""
+def duplicated_goals(facts: Remains) -> list[str]:
+    """Find goals with more than one run."""
     return [key for key, count in Counter(run.key for run in facts.runs).items() if count > 1]
 
 
 # -- merges ----------------------------------------------------------------------------------------------------------------
 
 
-def merge_counters(facts: Facts) -> Counters:
-    """Attempted: task runs. Acknowledged: those that are COMPLETED. Recovered: merged although an attempt was lost."""
+def merge_counters(facts: Remains) -> Counters:
+    """Count the merges. Attempted: task runs. Acknowledged: COMPLETED ones. Recovered: merged although an attempt was lost."""
     merged = set(facts.on_main)
     return Counters(
         attempted=len(facts.tasks),
@@ -106,8 +107,8 @@ def merge_counters(facts: Facts) -> Counters:
     )
 
 
-def lost_merges(facts: Facts) -> list[str]:
-    """Acknowledged, and not where it should be; and tasks of a completed goal that are not there at all."""
+def lost_merges(facts: Remains) -> list[str]:
+    """Find merges that are acknowledged and not where they should be, and tasks of a completed goal that are not there at all."""
     main, landed = set(facts.on_main), _landed(facts)
     anywhere = main | set(facts.kept)
     gone = [task.id for task in facts.tasks if task.state == COMPLETED and task.id not in (main if task.run in landed else anywhere)]
@@ -115,27 +116,36 @@ def lost_merges(facts: Facts) -> list[str]:
     return sorted({*gone, *rowless, *_missing_tasks(facts, landed)})
 
 
-def _missing_tasks(facts: Facts, landed: set[str]) -> list[str]:
+def _missing_tasks(facts: Remains, landed: set[str]) -> list[str]:
     wanted = {asked.key: asked.tasks for asked in facts.asked}
     merged = Counter(task.run for task in facts.tasks if task.state == COMPLETED)
     return [f"{run.run}: {merged[run.run]} of {wanted[run.key]} tasks" for run in facts.runs
             if run.run in landed and run.key in wanted and merged[run.run] != wanted[run.key]]  # fmt: skip
 
 
-def _landed(facts: Facts) -> set[str]:
+def _landed(facts: Remains) -> set[str]:
     return {run.run for run in facts.runs if run.state == COMPLETED}
 
 
-def unexpected_merges(facts: Facts) -> list[str]:
-    """On main without a row that says so, or of a task run that nobody knows."""
+def unexpected_merges(facts: Remains) -> list[str]:
+    """Find what is on main without a row that says so, or of a task run that nobody knows."""
     known = {task.id for task in facts.tasks if task.state == COMPLETED} & set(facts.merges)
     return sorted(set(facts.on_main) - known)
 
 
-def duplicated_merges(facts: Facts) -> list[str]:
-    """Task runs whose change is on main, or in merges, more than once."""
+def duplicated_merges(facts: Remains) -> list[str]:
+    """Find task runs whose change is on main, or in merges, more than once."""
     twice = [name for name, count in Counter(facts.on_main).items() if count > 1]
     return sorted({*twice, *(name for name, count in Counter(facts.merges).items() if count > 1)})
+
+
+def stranded_goals(facts: Remains) -> list[str]:
+    """Find goals that ended without landing what had merged, although no task of theirs failed by its own fault."""
+    main = set(facts.on_main)
+    at_fault = {task.run for task in facts.tasks if task.counted or task.state in ("FAILED", "ESCALATED")}
+    left = Counter(task.run for task in facts.tasks if task.state == COMPLETED and task.id not in main)
+    return [f"{run.run} ended {run.state} with {left[run.run]} merges on its branch: {run.reason[:200]}" for run in facts.runs
+            if run.ended and run.state != COMPLETED and left[run.run] and run.run not in at_fault]  # fmt: skip
 
 
 # -- states -----------------------------------------------------------------------------------------------------------------
@@ -157,16 +167,11 @@ def illegal_transitions(events: Iterable[Event]) -> list[str]:
 
 
 def bound(trials: int) -> float:
-    """The 95 % upper bound of the rate of failures after none in so many trials: three in N."""
+    """Compute the 95 % upper bound of the rate of failures after none in so many trials: three in N."""
     return min(1.0, 3 / trials) if trials else 1.0
 
 
 def quantile(values: Iterable[float], part: float) -> float:
-    """The value below which this part of the values lies (nearest rank); 0 for none."""
+    """Find the value below which this part of the values lies (nearest rank); 0 for none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else 0.0
-
-
-def troubled(tasks: Iterable[TaskEnd]) -> list[TaskEnd]:
-    """Task runs with an attempt that failed and counted: under chaos every one is worth a look."""
-    return [task for task in tasks if task.counted]

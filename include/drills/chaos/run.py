@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from include import settings as settings_module
-from include.cli import doctor, submit
+from include.agents import budgets
 from include.database.unit_of_work import transaction
-from include.drills.chaos import burners, collect, rules, store, work
+from include.drills import person
+from include.drills.chaos import burners, collect, rules, work
 from include.drills.chaos.client import Clients
 from include.drills.chaos.killer import BUDGET_MICRO, UP_S, Killer
-from include.drills.chaos.models import Options, Outcome
+from include.drills.chaos.models import ChaosReport, Options
 from include.errors import Unavailable
 from include.local import control, health, runtime
 from include.local.control import Say
@@ -38,8 +39,8 @@ WORDS = (
 )
 
 
-def run(options: Options, say: Say, keep: bool = False) -> Outcome:
-    """Run it.
+def run(options: Options, say: Say, keep: bool = False) -> ChaosReport:
+    """Run chaos in a home of its own, and judge what is left.
 
     Args:
         options: how much of what.
@@ -58,11 +59,11 @@ def run(options: Options, say: Say, keep: bool = False) -> Outcome:
         if keep:
             say(f"{home} is left, stopped, with its logs and chaos.json. Delete it when you have looked.")
         else:
-            doctor.delete_home(settings_module.load(home))
+            person.delete_home(settings_module.load(home))
     return outcome
 
 
-def _in(home: Path, options: Options, say: Say) -> Outcome:
+def _in(home: Path, options: Options, say: Say) -> ChaosReport:
     (home / "faults").mkdir()
     (home / "faults").chmod(0o777)  # the relay, which has no rights, dies at points too
     (home / "keys").mkdir(mode=0o700)
@@ -80,10 +81,10 @@ def _in(home: Path, options: Options, say: Say) -> Outcome:
             control.down(home, say)
 
 
-def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: Path, say: Say) -> Outcome:
+def _run(settings: Settings, options: Options, goals: list[work.PlayedGoal], sample: Path, say: Say) -> ChaosReport:
     with transaction("owner") as connection:
-        store.raise_budgets(connection, BUDGET_MICRO)
-    repository = submit.register(str(sample))
+        budgets.raise_all(connection, BUDGET_MICRO)
+    repository = person.register(str(sample))
     began = time.monotonic()
     with burners.load(options.load, 60 * options.minutes + DRAIN_S) as burning:
         if burning:
@@ -98,14 +99,14 @@ def _run(settings: Settings, options: Options, goals: list[work.Goal], sample: P
     wall_s = time.monotonic() - began
     facts = collect.facts(settings, clients.asked, sample, repository, killer.manual)
     faults = tuple(killer.watch.end())
-    outcome = Outcome(options=options, faults=faults, facts=facts, judgement=rules.judge(facts, options.kills_nothing),
+    outcome = ChaosReport(options=options, faults=faults, facts=facts, judgement=rules.judge(facts, options.kills_nothing),
                       wall_s=round(wall_s, 1), words=_words(options))  # fmt: skip
     (settings.home / "chaos.json").write_text(outcome.model_dump_json(indent=1))
     return outcome
 
 
 def _most(options: Options) -> int:
-    """Goals that there is a playbook for: with ``--minutes`` more than can be worked in that time."""
+    """Count the goals to write playbooks for: with ``--minutes`` more than can be worked in that time."""
     return options.goals * (1 + math.ceil(2 * options.minutes))
 
 
@@ -117,7 +118,7 @@ def _words(options: Options) -> tuple[str, ...]:
 
 
 def _home(options: Options, say: Say) -> Path:
-    """A home that is nobody's, with its settings in the environment of this process and all that it starts."""
+    """Make a home that is nobody's, with its settings in the environment of this process and all that it starts."""
     home = Path(tempfile.mkdtemp(prefix="airlock-chaos-"))
     home.chmod(0o711)  # sandboxes without rights reach their directories in it
     for name in [name for name in os.environ if name.startswith(("AIRLOCK_", "AIRFLOW", "ANTHROPIC"))]:
@@ -135,7 +136,7 @@ def _home(options: Options, say: Say) -> Path:
 
 @contextmanager
 def _model(home: Path) -> Iterator[str]:
-    """The offline model, outside the home's supervisor: it stands for the endpoint."""
+    """Run the offline model outside the home's supervisor: it stands for the endpoint."""
     port = runtime.free_port()
     command = [sys.executable, "-m", "include.offline.model", "--port", str(port), "--playbooks", str(home / "playbooks")]
     with (home / "model.log").open("wb") as log:

@@ -2,68 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
 
+from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
-from include.drills.chaos.models import Event, Run, TaskEnd
+from include.drills.chaos.models import Event, Overspent, Run, Spent, Stale, Stored, TaskEnd
+from include.frozen import Frozen
 from include.governance import service as governance
 
 _SQL = load(__file__)
 
 
-def progress(connection: Connection) -> dict[str, Any]:
-    """How many tasks are merged, goals ended, and sandboxes live."""
-    return connection.execute(_SQL.progress).fetchone() or {}
+class RunOfKey(Frozen):
+    """How far the goal run of a key is."""
+
+    state: str
+    reason: str
+    ended_at: datetime | None
 
 
-def run_of_key(connection: Connection, key: str) -> dict[str, Any] | None:
-    """The goal run of a key."""
-    return connection.execute(_SQL.run_of_key, {"key": key}).fetchone()
+class Sandbox(Frozen):
+    """A started sandbox whose lease holds."""
+
+    lease: str
+    sandbox: str
 
 
-def live_sandboxes(connection: Connection) -> list[dict[str, Any]]:
-    """Started sandboxes whose lease holds."""
-    return connection.execute(_SQL.live_sandboxes).fetchall()
+class Failures(Frozen):
+    """Attempts that ended alike without a merge."""
+
+    failure: str
+    counted: bool | None
+    reason: str
+    count: int
+
+
+class EndedBy(Frozen):
+    """A sandbox and the reason that it was ended for."""
+
+    sandbox: str
+    because: str
+
+
+def merged(connection: Connection) -> int:
+    """Count the tasks that are merged."""
+    return int(rows.scalar(connection, _SQL.merged))
+
+
+def run_of_key(connection: Connection, key: str) -> RunOfKey | None:
+    """Read how far the goal run of a key is."""
+    return rows.maybe(connection, RunOfKey, _SQL.run_of_key, key=key)
+
+
+def live_sandboxes(connection: Connection) -> list[Sandbox]:
+    """List the started sandboxes whose lease holds."""
+    return rows.every(connection, Sandbox, _SQL.live_sandboxes)
 
 
 def replaced(connection: Connection, lease: str) -> bool:
-    """Whether the work of a killed sandbox goes on elsewhere, or needs no more."""
-    row = connection.execute(_SQL.replaced, {"lease": lease}).fetchone()
-    return bool(row and row["done"])
+    """Tell whether the work of a killed sandbox goes on elsewhere, or needs no more."""
+    return bool(rows.scalar(connection, _SQL.replaced, lease=lease))
 
 
-def raise_budgets(connection: Connection, micro: int) -> None:
-    """Give every agent this much a day and a month."""
-    connection.execute(_SQL.raise_budgets, {"micro": micro})
-
-
-def ends(connection: Connection) -> dict[str, Any]:
-    """All that the database says at the end, as fields of ``Facts``."""
-    return {
-        "runs": tuple(Run.model_validate(row) for row in _rows(connection, _SQL.runs)),
-        "tasks": tuple(TaskEnd.model_validate(row) for row in _rows(connection, _SQL.tasks)),
-        "merges": tuple(row["task_run"] for row in _rows(connection, _SQL.merges)),
-        "events": tuple(Event.model_validate(row) for row in _rows(connection, _SQL.events)),
-        "audit": governance.verify(connection),
-        "overspent": dict(_rows(connection, _SQL.overspent)[0]),
-        "open_calls": _rows(connection, _SQL.open_calls)[0]["count"],
-        "stale": dict(_rows(connection, _SQL.stale)[0]),
-        "failures": tuple(_words(row) for row in _rows(connection, _SQL.failures)),
-        "taken": tuple(f"{row['sandbox']}: {row['because']}" for row in _rows(connection, _SQL.taken)),
-        "spent": dict(_rows(connection, _SQL.spent)[0]),
-    }
+def ends(connection: Connection) -> Stored:
+    """Read all that the database says at the end."""
+    return Stored(
+        runs=tuple(rows.every(connection, Run, _SQL.runs)),
+        tasks=tuple(rows.every(connection, TaskEnd, _SQL.tasks)),
+        merges=tuple(rows.scalars(connection, _SQL.merges)),
+        events=tuple(rows.every(connection, Event, _SQL.events)),
+        audit=governance.verify(connection),
+        overspent=rows.one(connection, Overspent, _SQL.overspent),
+        open_calls=rows.scalar(connection, _SQL.open_calls),
+        stale=rows.one(connection, Stale, _SQL.stale),
+        failures=tuple(map(_words, rows.every(connection, Failures, _SQL.failures))),
+        taken=tuple(f"{each.sandbox}: {each.because}" for each in rows.every(connection, EndedBy, _SQL.taken)),
+        spent=rows.one(connection, Spent, _SQL.spent),
+    )
 
 
 def unlanded(connection: Connection) -> list[str]:
-    """Goal branches that did not land."""
-    return [row["goal_branch"] for row in _rows(connection, _SQL.unlanded)]
+    """List the goal branches that did not land."""
+    return rows.scalars(connection, _SQL.unlanded)
 
 
-def _words(row: dict[str, Any]) -> str:
-    counts = "counted" if row["counted"] else "not counted"
-    return f"{row['count']} x {row['failure']} ({counts}): {row['reason'][:200]}"
-
-
-def _rows(connection: Connection, statement: str) -> list[dict[str, Any]]:
-    return connection.execute(statement).fetchall()
+def _words(found: Failures) -> str:
+    counts = "counted" if found.counted else "not counted"
+    return f"{found.count} x {found.failure} ({counts}): {found.reason[:200]}"

@@ -45,7 +45,7 @@ class Hit(NamedTuple):
 
 
 def find(settings: Settings, target: str, chance: random.Random) -> Hit:
-    """The processes of a target that live now; none while it is down (or no sandbox is live)."""
+    """Find the processes of a target that live now; none while it is down (or no sandbox is live)."""
     if target in COMPONENTS:
         return Hit(_pids(_airflow(settings).get(target)))
     if target == "streams wiped":
@@ -72,15 +72,14 @@ def _airflow(settings: Settings) -> dict[str, int]:
 
 
 def component_pid(settings: Settings, name: str) -> int | None:
-    """The pid of one of Airflow's four, None while it is down."""
+    """Find the pid of one of Airflow's four; None while it is down."""
     return next(iter(_pids(_airflow(settings).get(name))), None)
 
 
 def _supervised(settings: Settings, name: str) -> int | None:
     if control.supervisor_pid(settings.home) is None:
         return None
-    pid = control.state(settings.home).get("processes", {}).get(name, {}).get("pid")
-    return int(pid) if pid else None
+    return control.state(settings.home).process(name).pid
 
 
 def _worker(settings: Settings, chance: random.Random) -> Hit:
@@ -90,11 +89,11 @@ def _worker(settings: Settings, chance: random.Random) -> Hit:
     except Unavailable:
         return Hit(())
     running = sandboxes.processes(folders.root(settings))
-    there = [row for row in live if running.get(row["sandbox"])]
+    there = [each for each in live if running.get(each.sandbox)]
     if not there:
         return Hit(())
-    row = chance.choice(there)
-    return Hit(tuple(running[row["sandbox"]]), row["lease"])
+    chosen = chance.choice(there)
+    return Hit(tuple(running[chosen.sandbox]), chosen.lease)
 
 
 def send(hit: Hit, number: int) -> None:
@@ -107,7 +106,7 @@ def send(hit: Hit, number: int) -> None:
 
 
 def kill(settings: Settings, target: str, hit: Hit) -> None:
-    """SIGKILL, and wait for the ends; for wiped streams, then remove everything that the stream server had stored."""
+    """Kill a target's processes and wait for their ends; for wiped streams, then remove all that the stream server had stored."""
     send(hit, signal.SIGKILL)
     end = time.monotonic() + ENDS_S
     while any(leftovers.lives(pid) for pid in hit.pids) and time.monotonic() < end:

@@ -32,7 +32,7 @@ class Outage:
     began: float = field(default_factory=time.monotonic)
 
 
-class Watch:
+class Outages:
     """Looks twice a second whether what was killed is ready again, and remembers every fault."""
 
     def __init__(self, settings: Settings) -> None:
@@ -64,13 +64,13 @@ class Watch:
         self._armed.append(fault)
 
     def back(self, target: str) -> None:
-        """A target that only its caller can tell the end of: the supervisor, or everything."""
+        """Note that a target is back which only the caller can tell of: the supervisor, or everything."""
         with self._lock:
             for outage in [outage for outage in self._open if outage.fault.target == target]:
                 self._close(outage)
 
     def is_whole(self) -> bool:
-        """Every process that was killed is ready again (a worker's work may still wait for its turn)."""
+        """Tell whether every process that was killed is ready again (a worker's work may still wait for its turn)."""
         with self._lock:
             return all(outage.fault.target == "worker" for outage in self._open)
 
@@ -109,8 +109,8 @@ class Watch:
     def _process_is_back(self, name: str, killed: tuple[int, ...]) -> bool:
         if control.supervisor_pid(self._settings.home) is None:
             return False
-        child = control.state(self._settings.home).get("processes", {}).get(name, {})
-        return child.get("state") == "ready" and bool(child.get("pid")) and child["pid"] not in killed
+        process = control.state(self._settings.home).process(name)
+        return process.state == "ready" and process.pid not in (None, *killed)
 
     def _component_is_back(self, name: str, outage: Outage) -> bool:
         if component_pid(self._settings, name) in (None, *outage.hit.pids):
@@ -130,6 +130,6 @@ class Watch:
 
 
 def _beats_since(part: dict[str, Any], name: str, when: float) -> bool:
-    """A heartbeat after the kill, so one of the new process."""
+    """Tell whether a part's heartbeat came after the kill, and so from the new process."""
     said = str(part.get(f"latest_{name}_heartbeat") or "")
     return part.get("status") == "healthy" and said != "" and datetime.fromisoformat(said).timestamp() > when

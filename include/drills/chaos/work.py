@@ -17,7 +17,7 @@ IDENTITY = ("-c", "user.name=Airlock chaos", "-c", "user.email=chaos@airlock.inv
 _DEPENDS: dict[int, list[int]] = {1: [], 2: [], 3: [1], 4: [2, 3], 5: [1]}
 
 
-class Goal(NamedTuple):
+class PlayedGoal(NamedTuple):
     """One goal to submit."""
 
     number: int
@@ -27,18 +27,18 @@ class Goal(NamedTuple):
     landing: str
 
 
-def goals(count: int, seed: int) -> list[Goal]:
-    """The goals of a run."""
+def goals(count: int, seed: int) -> list[PlayedGoal]:
+    """Make the goals of a run; the same seed makes the same goals."""
     chance = random.Random(f"goals {seed}")
     made = []
     for number in range(1, count + 1):
         tasks, landing = chance.randint(3, 5), "per_task" if number % 4 == 0 else "per_goal"
-        made.append(Goal(number, f"chaos-{seed}-{number}", f"Chaos goal {number}: add {tasks} parts.", tasks, landing))
+        made.append(PlayedGoal(number, f"chaos-{seed}-{number}", f"Chaos goal {number}: add {tasks} parts.", tasks, landing))
     return made
 
 
 def make_repository(folder: Path) -> Path:
-    """A git repository with one module and one test, branch main."""
+    """Make a git repository with one module and one test, branch main."""
     files = {
         "conftest.py": '"""The folder of this file is where tests import from."""\n',
         "parts/__init__.py": '"""Parts, one module each."""\n',
@@ -60,8 +60,8 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def write_playbooks(folder: Path, all_goals: list[Goal], seed: int) -> None:
-    """One playbook a goal, for the offline model."""
+def write_playbooks(folder: Path, all_goals: list[PlayedGoal], seed: int) -> None:
+    """Write one playbook a goal, for the offline model."""
     chance = random.Random(f"playbooks {seed}")
     folder.mkdir(parents=True, exist_ok=True)
     for goal in all_goals:
@@ -69,7 +69,7 @@ def write_playbooks(folder: Path, all_goals: list[Goal], seed: int) -> None:
         (folder / f"{goal.number:04}.yaml").write_text(text)
 
 
-def _playbook(goal: Goal, chance: random.Random) -> dict[str, Any]:
+def _playbook(goal: PlayedGoal, chance: random.Random) -> dict[str, Any]:
     numbers = range(1, goal.tasks + 1)
     return {
         "goal_matches": rf"Chaos goal {goal.number}:",
@@ -78,7 +78,7 @@ def _playbook(goal: Goal, chance: random.Random) -> dict[str, Any]:
     }
 
 
-def _task(goal: Goal, number: int) -> dict[str, Any]:
+def _task(goal: PlayedGoal, number: int) -> dict[str, Any]:
     return {
         "key": f"t{number}",
         "title": f"Part {number} of goal {goal.number}",
@@ -89,11 +89,11 @@ def _task(goal: Goal, number: int) -> dict[str, Any]:
     }
 
 
-def _name(goal: Goal, number: int) -> str:
+def _name(goal: PlayedGoal, number: int) -> str:
     return f"g{goal.number}_t{number}"
 
 
-def _turns(goal: Goal, number: int, chance: random.Random) -> list[dict[str, Any]]:
+def _turns(goal: PlayedGoal, number: int, chance: random.Random) -> list[dict[str, Any]]:
     name, value = _name(goal, number), goal.number * 10 + number
     module = f'"""Part {number} of goal {goal.number}."""\n\nVALUE = {value}\n'
     test = f"from parts import {name}\n\n\ndef test_value():\n    assert {name}.VALUE == {value}\n"

@@ -13,7 +13,7 @@ from include.merge import service as merges
 from include.settings import settings
 from include.tasks import admission, resume
 from include.tasks import service as tasks
-from include.tasks.admission import Admission
+from include.tasks.admission import Admission, Knock
 from include.tasks.models import TaskRunState
 from include.tasks.resume import Taken
 
@@ -22,7 +22,7 @@ class AdmitStep(Step):
     """Grants the next attempt of a task run."""
 
     def advance(self, context: Any) -> Any:
-        """Ask to be admitted; again once the work of the attempt that is resumed is taken in, which no transaction waits for."""
+        """Ask for admission. If a lost attempt's commits must be imported first, do that outside the transaction and ask again."""
         repository, said = self._ask(context, None)
         while said.left is not None:
             self.log.info(said.words)
@@ -37,24 +37,14 @@ class AdmitStep(Step):
     def _ask(self, context: Any, taken: Taken | None) -> tuple[str, Admission]:
         ti = context["ti"]
         with transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, context["run_id"])
-            document = goals.plan_of(connection, run["id"])
+            run = goals.lock(connection, ti.dag_id, context["run_id"])
+            document = goals.plan_of(connection, run.id)
             if document is None:
-                fail(f"Goal run {run['id']} follows no plan. Submit the goal again.")
-            row = tasks.lock(connection, run["id"], self.task_key)
-            if row["state"] == TaskRunState.MERGE_QUEUE:
-                merges.recognise(connection, settings(), row["id"], row["epoch"])
-            said = admission.entry(
-                connection,
-                settings(),
-                run,
-                document,
-                self.task_key,
-                str(ti.id),
-                ti.max_tries,
-                self.retries or 0,
-                lambda: goals.start(connection, settings(), run),
-                taken,
-            )
+                fail(f"Goal run {run.id} follows no plan. Submit the goal again.")
+            row = tasks.lock(connection, run.id, self.task_key)
+            if row.state == TaskRunState.MERGE_QUEUE:
+                merges.recognise(connection, settings(), row.attempt)
+            knock = Knock(document, self.task_key, str(ti.id), ti.max_tries, self.retries or 0)
+            said = admission.entry(connection, settings(), run, knock, lambda: goals.start(connection, settings(), run), taken)
         faults.point("admit.grant.after-commit")
-        return run["repository"], said
+        return run.repository, said

@@ -15,7 +15,7 @@ from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
 from include.flow.waiting import until_done
 from include.tasks.models import Rework
-from include.tasks.service import GaveUp
+from include.tasks.reworks import GaveUp
 
 DOOR_PATIENCE_S = 2.0
 
@@ -26,8 +26,8 @@ def _has_ended(_: Any) -> None:
 
 
 RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=3), "on_success_callback": _has_ended}
-"""Of steps, not of attempts: a step dies with the scheduler that runs it, and Airflow 3.3's executor can fail one that ran and deferred by
-an event that comes late. What must not be tried again fails for good (``fail``)."""
+"""How often Airflow tries a step again; unrelated to attempts. Needed because a step dies with its scheduler, and Airflow 3.3 may fail a
+deferred step on a late event. What must not be tried again fails for good (``fail``)."""
 
 
 class Step(BaseOperator):

@@ -10,6 +10,7 @@ from include import faults
 from include.database.unit_of_work import transaction
 from include.flow.poke import poke
 from include.flow.steps.base import Step
+from include.flow.steps.intake import TakenIn
 from include.flow.trigger_run import trigger_goal_run
 from include.goals import service as goals
 from include.settings import settings
@@ -32,13 +33,13 @@ class LaunchStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Trigger; the same run id twice is one run."""
-        where = context["ti"].xcom_pull(task_ids="intake")
+        where = TakenIn.of(context)
         with transaction("airflow") as connection:
-            run = goals.run_of(connection, where["dag_id"], where["run_id"], lock=False)
+            run = goals.ensure(connection, where.dag_id, where.run_id)
         faults.point("launch.trigger.before")
-        trigger_goal_run(where["dag_id"], where["run_id"], {}, plan=run["plan"] or 0)
+        trigger_goal_run(where.dag_id, where.run_id, plan=run.plan or 0)
         poke()
         faults.point("launch.trigger.after")
-        self.goal_address = f"/dags/{where['dag_id']}/runs/{where['run_id']}"
+        self.goal_address = f"/dags/{where.dag_id}/runs/{where.run_id}"
         self.log.info("Started: %s%s", settings().api_url, self.goal_address)
-        return where
+        return where.model_dump()

@@ -20,8 +20,9 @@ from include.flow.steps.base import RETRIES, fail
 from include.flow.taken import settle, what_became
 from include.goals import service as goals
 from include.settings import settings
-from include.tasks import watching
-from include.tasks.watching import Seen
+from include.tasks import people, watching
+from include.tasks import service as tasks
+from include.tasks.watching import Seen, Watcher
 
 TOLD_S = 20.0
 """For how long a kill asks Airflow what became of its step; Airflow gives a kill 30 s."""
@@ -78,8 +79,8 @@ class LeaseTrigger(BaseTrigger):
     def _look(self, calm_s: float) -> Seen:
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            return watching.look(connection, settings(), run["id"], self.task_key, str(ti.id), self._after, calm_s)
+            run = goals.ensure(connection, ti.dag_id, ti.run_id)
+            return watching.look(connection, settings(), run.id, self.task_key, Watcher(str(ti.id), self._after, calm_s))
 
     def _show(self, seen: Seen) -> None:
         if seen.epoch != self._epoch and seen.epoch:
@@ -94,7 +95,7 @@ class LeaseTrigger(BaseTrigger):
             self.log.info(seen.words)
 
     async def on_kill(self) -> None:
-        """A person marked or cleared the step, or another triggerer took over: ask for a revoke of this epoch, which is fenced.
+        """Revoke this epoch if a person marked the step; Airflow calls this also for a clear, and when another triggerer takes over.
 
         Still deferred, or cleared alone: another trigger has it. Marked: revoke at once. Cleared with its admit: see ``settle``. If Airflow
         is too busy to say, nothing is revoked: that looks the same for all of these.
@@ -118,8 +119,8 @@ class LeaseTrigger(BaseTrigger):
         """Revoke the epoch that was watched here, unless somebody stamped it after ``left_at``."""
         ti = self._ti()
         with pooled_transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, ti.run_id, lock=False)
-            if watching.killed_by_person(connection, run["id"], self.task_key, str(ti.id), self._epoch, left_at):
+            task = tasks.lock(connection, goals.ensure(connection, ti.dag_id, ti.run_id).id, self.task_key)
+            if people.end_unwatched(connection, task, str(ti.id), self._epoch, left_at):
                 self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
 
 

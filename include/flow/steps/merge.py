@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from include import faults
-from include.database.unit_of_work import transaction
-from include.errors import StaleEpoch
+from include.database.unit_of_work import Connection, transaction
 from include.flow.landing import land
 from include.flow.steps.base import Step, fail
 from include.goals import service as goals
 from include.merge import service as merges
 from include.settings import settings
+from include.tasks import reworks
 from include.tasks import service as tasks
-from include.tasks.models import Rework, TaskRunState
+from include.tasks.models import LockedTaskRun, Rework, TaskRunState
+from include.tasks.reworks import Asker
 
 
 class MergeStep(Step):
@@ -22,32 +23,28 @@ class MergeStep(Step):
     def advance(self, context: Any) -> Any:
         """Merge, or recognise the merge that was made before."""
         ti = context["ti"]
-        rework: Rework | None = None
         with transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, context["run_id"])
-            row = tasks.lock(connection, run["id"], self.task_key)
-            if row["state"] == TaskRunState.COMPLETED:
-                self.log.info("Merged already as %s.", row["merged_commit"])
-            elif row["state"] == TaskRunState.VERIFYING and (rework := tasks.undone(connection, row["id"], row["epoch"], str(ti.id))):
-                self.log.info("Decided before this step was killed.")
-            elif row["state"] != TaskRunState.MERGE_QUEUE:
-                fail(
-                    f"Task {self.task_key} is {row['state']}, so there is no green verdict to merge by. Clear the group's steps in Airflow."
-                )
-            else:
-                try:
-                    merged = merges.merge_task(connection, settings(), row["id"], row["epoch"])
-                except StaleEpoch as error:
-                    self.log.warning("%s", error)
-                    return None
-                if merged.outcome == "moved":
-                    rework = tasks.verify_again(
-                        connection, row["id"], row["epoch"], str(ti.id), "The goal branch has moved; verifying on it again."
-                    )
-                else:
-                    self.log.info("Merged as %s.", merged.commit)
+            run = goals.lock(connection, ti.dag_id, context["run_id"])
+            rework = self._merge(connection, tasks.lock(connection, run.id, self.task_key), str(ti.id))
         faults.point("merge.merge.after-commit")
         if rework is not None:
             self.carry_out(context, rework)
             return None
-        return land(self, context, whole=False) if run["landing"] == "per_task" else None
+        return land(self, context, whole=False) if run.landing == "per_task" else None
+
+    def _merge(self, connection: Connection, task: LockedTaskRun, ti_id: str) -> Rework | None:
+        """Merge, if there is something to merge; a rework: the target has moved."""
+        asker = Asker(task.attempt, ti_id)
+        if task.state is TaskRunState.COMPLETED:
+            self.log.info("Merged already as %s.", task.merged_commit)
+            return None
+        if task.state is TaskRunState.VERIFYING and (rework := reworks.take_over(connection, asker)):
+            self.log.info("Decided before this step was killed.")
+            return rework
+        if task.state is not TaskRunState.MERGE_QUEUE:
+            fail(f"Task {task.key} is {task.state}, so there is no green verdict to merge by. Clear the group's steps in Airflow.")
+        merged = merges.merge_task(connection, settings(), task.attempt)
+        if merged.outcome == "moved":
+            return reworks.verify_again(connection, asker, "The goal branch has moved; verifying on it again.")
+        self.log.info("Merged as %s.", merged.commit)
+        return None

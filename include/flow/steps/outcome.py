@@ -16,7 +16,7 @@ class OutcomeStep(Step):
     def advance(self, context: Any) -> Any:
         """Say how it ended."""
         with transaction("airflow") as connection:
-            run = service.run_of(connection, context["ti"].dag_id, context["run_id"])
-        if run["state"] != GoalRunState.COMPLETED:
-            fail(f"The goal ended {run['state']}: {run['reason']}")
-        return {"commit": run["landed_commit"], "note": run["landing_note"]}
+            run = service.ensure(connection, context["ti"].dag_id, context["run_id"])
+        if run.state != GoalRunState.COMPLETED:
+            fail(f"The goal ended {run.state}: {run.reason}")
+        return {"commit": run.landed_commit, "note": run.landing_note}

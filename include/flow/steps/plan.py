@@ -8,9 +8,10 @@ from include import faults
 from include.database.unit_of_work import transaction
 from include.errors import ModelFailed
 from include.flow.steps.base import Step, fail
-from include.flow.steps.intake import request_of
+from include.flow.steps.intake import TakenIn, request_of
 from include.flow.waiting import NotYet
 from include.goals import service
+from include.goals.models import LockedGoalRun
 from include.plans import planner
 from include.plans.models import Plan
 from include.repository import mirror, trees
@@ -25,17 +26,17 @@ class PlanStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Go on from what is stored: nothing asked yet, asked, answered, refused once."""
-        where = context["ti"].xcom_pull(task_ids="intake")
+        where = TakenIn.of(context)
         ended: tuple[GoalRunState, str] | None = None
         result: Any = None
         with transaction("airflow") as connection:
-            run = service.run_of(connection, where["dag_id"], where["run_id"])
-            if run["plan"] is not None:
+            run = service.lock(connection, where.dag_id, where.run_id)
+            if run.plan is not None:
                 return None
-            if run["state"] in ENDED_RUNS:
-                fail(f"The goal run is {run['state']}: {run['reason']}")
-            if run["state"] == GoalRunState.SUBMITTED:
-                service.set_state(connection, run["id"], GoalRunState.PLANNING)
+            if run.state in ENDED_RUNS:
+                fail(f"The goal run is {run.state}: {run.reason}")
+            if run.state == GoalRunState.SUBMITTED:
+                service.set_state(connection, run, GoalRunState.PLANNING)
             try:
                 result = self._plan(connection, run, request_of(context).plan)
             except ModelFailed as error:
@@ -46,12 +47,12 @@ class PlanStep(Step):
                     "plan: " + "; ".join(result) + ". Mend the plan, or word the goal more narrowly, and submit again.",
                 )
             if ended is not None:
-                service.set_state(connection, run["id"], *ended)
+                service.set_state(connection, run, *ended)
         if ended is not None:
             fail(f"{ended[0]}: {ended[1]}")
         return result
 
-    def _plan(self, connection: Any, run: dict[str, Any], by_hand: Plan | None) -> NotYet | list[str] | None:
+    def _plan(self, connection: Any, run: LockedGoalRun, by_hand: Plan | None) -> NotYet | list[str] | None:
         if by_hand is not None:
             return self._keep(connection, run, by_hand)
         findings: list[str] = []
@@ -60,10 +61,10 @@ class PlanStep(Step):
             number += 1
             row = planner.answer(connection, run, number)
             if row is None:
-                files = trees.files(mirror.path_of(settings(), run["repository"]), run["base_commit"])
+                files = trees.files(mirror.path_of(settings(), run.repository), run.started_from)
                 planner.ask(connection, run, files, number, findings)
             if row is None or row.state == "requested":
-                return NotYet("answered", planner.address(run, number), f"Asking {run['agent']}'s model for a plan (call {number}).")
+                return NotYet("answered", planner.address(run, number), f"Asking {run.agent}'s model for a plan (call {number}).")
             if planner.was_lost(row) and lost < settings().infrastructure_attempts:
                 lost += 1
                 continue
@@ -75,7 +76,7 @@ class PlanStep(Step):
             self.log.warning("Plan %d was refused: %s", number, "; ".join(findings))
         return findings
 
-    def _keep(self, connection: Any, run: dict[str, Any], plan: Plan) -> list[str] | None:
+    def _keep(self, connection: Any, run: LockedGoalRun, plan: Plan) -> list[str] | None:
         findings = planner.findings_of(connection, settings(), run, plan)
         if not findings:
             planner.store(connection, run, plan)

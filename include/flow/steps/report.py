@@ -7,7 +7,6 @@ from typing import Any
 from include.database.unit_of_work import transaction
 from include.flow.steps.base import Step
 from include.goals import report
-from include.settings import settings
 
 
 class ReportStep(Step):
@@ -16,7 +15,7 @@ class ReportStep(Step):
     def advance(self, context: Any) -> Any:
         """Settle and tell."""
         with transaction("airflow") as connection:
-            told = report.close(connection, settings(), context["ti"].dag_id, context["run_id"])
+            told = report.close(connection, context["ti"].dag_id, context["run_id"])
         for line in told.splitlines():
             self.log.info(line)
         return told

@@ -11,10 +11,10 @@ from docker.errors import APIError
 
 from include.database.unit_of_work import transaction
 from include.errors import SandboxFailed, Unavailable
+from include.fleet import service as fleet
 from include.flow.steps.base import RETRIES
 from include.flow.taken import Stopped, leave, settle, stop
 from include.sandbox import service
-from include.settings import settings
 
 _PATIENCE_S = 20.0
 
@@ -42,12 +42,12 @@ class StartStep(DockerOperator):
         """Find the attempt, and let the stock operator begin."""
         ti = context["ti"]
         with transaction("airflow") as connection:
-            self.container_name = service.sandbox_to_start(connection, ti.dag_id, ti.run_id, self.task_key)
-        if self.container_name is None:
+            found = service.sandbox_to_start(connection, ti.dag_id, ti.run_id, self.task_key)
+        if found is None:
             self.log.info("%s has no live lease any more; the next step decides.", self.task_key)
             return
-        self.docker_url = f"unix://{settings().warden_socket}"
-        epoch = int(self.container_name.rpartition("-")[2])
+        self.container_name, epoch = found.sandbox, found.epoch
+        self.docker_url = fleet.address_of(found.node)
         try:
             self._with_patience(lambda: super(StartStep, self).execute(context))
             settle(ti, self.log, epoch)  # marked in this moment: Airflow's word to stop would come too late

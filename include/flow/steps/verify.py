@@ -7,16 +7,21 @@ from typing import Any
 from include.database.unit_of_work import Connection, transaction
 from include.errors import SandboxFailed, StaleEpoch
 from include.flow.steps.base import Step, fail
-from include.flow.verification import Asked, tested
+from include.flow.verification import tested
 from include.flow.waiting import NotYet
+from include.gate import verifier
 from include.gate.models import TestReport
+from include.gate.testing import Asked
 from include.goals import service as goals
+from include.leases.models import Subject
 from include.merge import candidates
-from include.merge.candidates import Failed, NotVerifiable, Opened
+from include.merge.candidates import Failed, NotVerifiable, Opened, Wanted
 from include.repository.models import Candidate
 from include.settings import settings
+from include.tasks import reworks
 from include.tasks import service as tasks
 from include.tasks.models import Failure, Rework, TaskRunState
+from include.tasks.reworks import Asker
 
 
 class VerifyStep(Step):
@@ -29,15 +34,15 @@ class VerifyStep(Step):
         """Go on from what is stored."""
         ti = context["ti"]
         with transaction("airflow") as connection:
-            run = goals.run_of(connection, ti.dag_id, context["run_id"])
-            document = goals.plan_of(connection, run["id"]) or ""
-            opened = candidates.open_attempt(connection, settings(), run, document, self.task_key, self.epoch)
+            run = goals.lock(connection, ti.dag_id, context["run_id"])
+            wanted = Wanted(goals.plan_of(connection, run.id) or "", self.task_key, self.epoch)
+            opened = candidates.open_or_cancel(connection, settings(), run, wanted)
             found = self._found(connection, opened) if isinstance(opened, Opened) else None
         if isinstance(opened, NotVerifiable):
-            return self._not_now(context, run["id"], opened)
-        self.epoch = opened.epoch
+            return self._not_now(context, run.id, opened)
+        self.epoch = opened.attempt.epoch
         found = found or candidates.candidate(settings(), opened)
-        self.made = None if isinstance(found, Failed) else (opened.epoch, found)
+        self.made = None if isinstance(found, Failed) else (opened.attempt.epoch, found)
         try:
             result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
             if isinstance(result, NotYet):
@@ -49,7 +54,7 @@ class VerifyStep(Step):
 
     def _found(self, connection: Connection, opened: Opened) -> Candidate | Failed | None:
         """The candidate that was made before, if it is still the one."""
-        if self.made is not None and self.made[0] == opened.epoch and candidates.still(settings(), opened, self.made[1]):
+        if self.made is not None and self.made[0] == opened.attempt.epoch and candidates.still(settings(), opened, self.made[1]):
             return self.made[1]
         return candidates.held(connection, settings(), opened)
 
@@ -66,15 +71,15 @@ class VerifyStep(Step):
 
     def _undone(self, goal_run: str, ti_id: str) -> Rework | None:
         with transaction("airflow") as connection:
-            row = tasks.lock(connection, goal_run, self.task_key)
-            return tasks.undone(connection, row["id"], row["epoch"], ti_id) if row["state"] == TaskRunState.PENDING_RETRY else None
+            task = tasks.lock(connection, goal_run, self.task_key)
+            return reworks.take_over(connection, Asker(task.attempt, ti_id)) if task.state is TaskRunState.PENDING_RETRY else None
 
     def _judge(self, opened: Opened, found: Candidate, ti_id: str) -> NotYet | Failed | None:
         """None: green."""
         with transaction("airflow") as connection:
-            verdict = candidates.verdict(connection, opened, found)
+            verdict = verifier.verdict(connection, candidates.case_of(opened, found))
         if verdict is None:
-            asked = Asked(opened.run["id"], opened.run["repository"], found.commit, ti_id, opened.task_run, opened.epoch)
+            asked = Asked(Subject(opened.run.id, found.commit, *opened.attempt), opened.run.repository, ti_id)
             try:
                 report = tested(settings(), asked)
             except SandboxFailed as error:
@@ -93,9 +98,8 @@ class VerifyStep(Step):
     def _settle(self, context: Any, opened: Opened, failed: Failed | None) -> None:
         with transaction("airflow") as connection:
             if failed is None:
-                tasks.lock_by_id(connection, opened.task_run, opened.epoch)
-                tasks.set_state(connection, opened.task_run, TaskRunState.MERGE_QUEUE)
+                tasks.set_state(connection, tasks.lock_attempt(connection, opened.attempt), TaskRunState.MERGE_QUEUE)
                 return
-            ti_id = str(context["ti"].id)
-            decided = tasks.fail_attempt(connection, settings(), opened.task_run, opened.epoch, ti_id, *failed)
+            asker = Asker(opened.attempt, str(context["ti"].id))
+            decided = reworks.fail_attempt(connection, settings(), asker, *failed)
         self.carry_out(context, decided)

@@ -118,7 +118,7 @@ def _at_start(stand: Stand, trials: list[Trial]) -> None:
 
 @contextmanager
 def _stopped_warden(stand: Stand) -> Iterator[None]:
-    pid = int(control.state(stand.stack.home)["processes"]["warden"]["pid"])
+    pid = control.state(stand.stack.home).process("warden").pid or 0
     os.kill(pid, signal.SIGSTOP)
     pool = ThreadPoolExecutor(1)
     done: list[bool] = []

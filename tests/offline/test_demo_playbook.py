@@ -14,7 +14,7 @@ from include.offline import playbook
 from include.plans.models import Plan
 from include.worker.tool_definitions import TOOL_DEFINITIONS
 
-BOOK = playbook.find(playbook.read([Path(demo.__file__).parent / "playbooks"]), f"Goal: {demo.GOAL}")
+BOOK = playbook.find(playbook.read([Path(playbook.__file__).parent / "playbooks"]), f"Goal: {demo.GOAL}")
 assert BOOK is not None and BOOK.plan is not None
 PLAN = Plan.model_validate(BOOK.plan)
 ORDER = [task.key for task in PLAN.tasks]

@@ -11,10 +11,10 @@ from include.drills.bench import state
 def test_a_peer_that_cannot_be_installed_is_left_out_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "PEERS", {"Nobody": (["/nowhere/at/all"], "peer_dbos.py")})
     told = state.run(20)
-    assert [row["what"] for row in told["rows"]] == [
+    assert [row["what"] for row in told.rows] == [
         "Airlock transition", "Airlock transition, again", "Airlock transition, fresh connection"]  # fmt: skip
-    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"] for row in told["rows"]) and told["ratios"] == {}
-    assert [note for note in told["notes"] if note.startswith("Nobody: not measured. Its packages could not be installed: ")]
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"] for row in told.rows) and told.ratios == {}
+    assert [note for note in told.notes if note.startswith("Nobody: not measured. Its packages could not be installed: ")]
 
 
 def test_the_ratio_is_ours_to_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from include.cli import commands as cli
 from include.cli import progress, result, store, submit
 from include.database.unit_of_work import transaction
 from include.errors import BadInput, NotFound
+from include.repository import as_person
 from include.settings import ROOT, Settings
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
@@ -149,9 +150,9 @@ def test_what_is_no_repository_is_refused(settings: Settings, tmp_path: Path) ->
 
 def test_uncommitted_changes_are_counted(tmp_path: Path) -> None:
     folder = git_folder(tmp_path / "r")
-    assert submit.uncommitted(folder) == 0
+    assert as_person.uncommitted(folder) == 0
     (folder / "new.py").write_text("x = 1\n")
-    assert submit.uncommitted(folder) == 1
+    assert as_person.uncommitted(folder) == 1
 
 
 RUN = """

@@ -1,0 +1,114 @@
+"""What the house's tests measure: pure functions over parsed code and SQL, so that each can be shown a guilty one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+Parsed = Mapping[str, ast.Module]
+"""Modules by their dotted names."""
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_WRITES = re.compile(r"\bINSERT\s+INTO\s+([a-z_]+)|\bDELETE\s+FROM\s+([a-z_]+)|(?<!FOR )(?<!KEY )(?<!DO )\bUPDATE\s+([a-z_]+)")
+
+
+class Function(NamedTuple):
+    """One function or method of a module."""
+
+    name: str
+    parameters: int
+    lines: int
+
+
+def subscripts(tree: ast.AST) -> int:
+    """Count the places that read or write a dict by a constant name: ``row["state"]``."""
+    return sum(
+        isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
+        for node in ast.walk(tree)
+    )
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    """Measure every function: parameters without self, ``*args`` and ``**kw`` as one each; lines from ``def`` to the last one."""
+    for node in ast.walk(tree):
+        if isinstance(node, _Function):
+            given = node.args
+            names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"])) + bool(given.vararg) + bool(given.kwarg)
+            yield Function(node.name, count, (node.end_lineno or node.lineno) - node.lineno + 1)
+
+
+def written(sql: str) -> set[str]:
+    """Name the tables that some SQL inserts into, updates or deletes from."""
+    return {name for found in _WRITES.findall(sql) for name in found if name}
+
+
+def strings(tree: ast.AST) -> str:
+    """Join all that stands in a module's strings, its SQL among it."""
+    return "\n".join(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def unused(modules: Parsed) -> set[str]:
+    """Find public functions and methods whose name stands nowhere but in their own definition.
+
+    What a decorator with a dot in it registers (``@app.command()``) is used by that. A name is all that is looked at, so that two
+    functions of one name hide each other; what is found is unused for certain.
+    """
+    named = Counter[str]()
+    for tree in modules.values():
+        named.update(_names(tree))
+    return {
+        f"{module}.{name}"
+        for module, tree in modules.items()
+        for name, node in _defined(tree)
+        if named[node.name] <= Counter(_names(node))[node.name]
+    }
+
+
+def _defined(tree: ast.Module) -> Iterator[tuple[str, _Function]]:
+    """The public functions of a module, and the public methods of its classes."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for prefix, body in (("", tree.body), *((f"{node.name}.", node.body) for node in classes)):
+        for node in body:
+            if isinstance(node, _Function) and not node.name.startswith("_") and not any(map(_registers, node.decorator_list)):
+                yield f"{prefix}{node.name}", node
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.name
+
+
+def _registers(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(called, ast.Attribute)
+
+
+def doubled(modules: Parsed) -> dict[str, set[str]]:
+    """Find public classes whose name stands for another thing in another module."""
+    where: dict[str, set[str]] = defaultdict(set)
+    for module, tree in modules.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where[node.name].add(module)
+    return {name: there for name, there in where.items() if len(there) > 1}
+
+
+def writers(sql: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Tell which rooms write which table.
+
+    Args:
+        sql: pairs of a room and some SQL of it.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for room, text in sql:
+        for table in written(text):
+            found[table].add(room)
+    return dict(found)
