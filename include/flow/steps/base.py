@@ -79,7 +79,7 @@ class Step(BaseOperator):
         ask = ReworkAsk(dag_id=me.dag_id, run_id=me.run_id, rework=str(decided.id), ti_id=me.ti_id)
         if not ask_door(ask, DOOR_PATIENCE_S):
             self.log.warning("The door did not answer within %g s; asking on from the triggerer.", DOOR_PATIENCE_S)
-            self.defer(trigger=ReworkTrigger(**ask._asdict()), method_name="resume")
+            self.defer(trigger=ReworkTrigger(**ask.model_dump()), method_name="resume")
 
 
 def fail(words: str) -> NoReturn:
