@@ -13,14 +13,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class Problem(NamedTuple):
+class FieldProblem(NamedTuple):
     """What is wrong with a value, and in which of its fields (empty: with the whole of it)."""
 
     where: str
     what: str
 
 
-def problems(error: ValidationError) -> list[Problem]:
+def problems(error: ValidationError) -> list[FieldProblem]:
     """Say what is wrong with a value that was refused, without the value itself."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return [Problem(".".join(str(part) for part in one["loc"]), one["msg"]) for one in found]
+    return [FieldProblem(".".join(str(part) for part in one["loc"]), one["msg"]) for one in found]

@@ -30,7 +30,7 @@ class AgentsFile(Frozen):
     agents: tuple[Agent, ...]
 
 
-class Wanted(Frozen):
+class Prompt(Frozen):
     """The words and bounds of a question to a model."""
 
     model: str | None = Field(default=None, description="None: the agent's own for this purpose.")
@@ -47,11 +47,11 @@ class Inquiry(Frozen):
     goal_run: str
     purpose: Literal["plan", "advice", "review"]
     address: str = Field(description="``<goal run>/<purpose>/<n>``.")
-    body: Wanted
+    body: Prompt
 
 
 class ModelRequest(Frozen):
-    """A stored question that waits for its answer. ``body`` is a ``Wanted`` that nobody has checked yet."""
+    """A stored question that waits for its answer. ``body`` is a ``Prompt`` that nobody has checked yet."""
 
     id: UUID
     goal_run: str

@@ -13,7 +13,7 @@ from include.database.unit_of_work import AsyncConnection
 from include.errors import BudgetExceeded, ModelFailed, StaleEpoch
 
 
-class Asker(Protocol):
+class AnswerKeeper(Protocol):
     """Who asked for a model call, and what becomes of its answer. Each method writes in the transaction that ends the call."""
 
     async def keep(self, connection: AsyncConnection, reply: Reply) -> None:
@@ -23,7 +23,7 @@ class Asker(Protocol):
         """Keep why there is none: a kind as in ``model_requests.error_kind``, and words for people."""
 
 
-async def perform(process: Process, call: Call, asker: Asker) -> None:
+async def perform(process: Process, call: Call, asker: AnswerKeeper) -> None:
     """Make a call and keep its answer, or keep why there is none.
 
     Args:
@@ -50,7 +50,7 @@ async def perform(process: Process, call: Call, asker: Asker) -> None:
     faults.point("broker.settle.after-commit")
 
 
-async def _reserve(connection: AsyncConnection, process: Process, call: Call, tokens: int, asker: Asker) -> Reserved | None:
+async def _reserve(connection: AsyncConnection, process: Process, call: Call, tokens: int, asker: AnswerKeeper) -> Reserved | None:
     """Reserve for the call, or keep why it cannot be made.
 
     Both in one transaction, behind the agent's lock: of two replicas that take up one request, the second one finds what the first decided.
@@ -64,7 +64,9 @@ async def _reserve(connection: AsyncConnection, process: Process, call: Call, to
     return None
 
 
-async def _end(connection: AsyncConnection, process: Process, reserved: Reserved, owner: str, outcome: Outcome, asker: Asker) -> None:
+async def _end(
+    connection: AsyncConnection, process: Process, reserved: Reserved, owner: str, outcome: Outcome, asker: AnswerKeeper
+) -> None:
     """Settle the call and keep its effect; nothing, if another process took us for dead and ended it."""
     if outcome.reply is not None:
         if await money.settle(connection, reserved, owner, outcome.reply.usage, outcome.attempts, process.settings.offline):

@@ -21,7 +21,7 @@ from include.messages.numbers import Numbers
 from include.messages.streams import Entry
 from include.messages.strict_json import storable
 from include.policy import service as policy
-from include.policy.models import Decided
+from include.policy.models import PolicyRecord
 from include.tasks import batches
 from include.tasks.batches import LastWord
 from include.tasks.models import AttemptRef, AttemptState
@@ -103,7 +103,7 @@ class Effects:
     milestones: list[tuple[AttemptRef, str]] = field(default_factory=list)
     hints: list[Hint] = field(default_factory=list)
     questions: list[tuple[UUID, AttemptRef, Question]] = field(default_factory=list)
-    decided: list[Decided] = field(default_factory=list)
+    decided: list[PolicyRecord] = field(default_factory=list)
     endings: list[tuple[AttemptRef, LastWord]] = field(default_factory=list)
     later: list[Callable[[AsyncConnection], Awaitable[None]]] = field(default_factory=list)
     letters: list[outbox.Letter] = field(default_factory=list)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from include.agents import requests
-from include.agents.models import End, ModelRequest, Wanted
+from include.agents.models import End, ModelRequest, Prompt
 from include.broker import conversation
 from include.broker.calls import perform
 from include.broker.models import AgentModels, Call, Reply
@@ -45,7 +45,7 @@ async def lose(connection: AsyncConnection, request: UUID, story: str) -> None:
 
 
 def _call(request: ModelRequest, models: AgentModels) -> Call:
-    wanted = Wanted.model_validate(request.body)
+    wanted = Prompt.model_validate(request.body)
     model = wanted.model or (models.planner_model if request.purpose == "plan" else models.advice_model)
     max_tokens = wanted.max_tokens or conversation.MAX_TOKENS
     body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": wanted.messages, "metadata": {"user_id": request.address}}

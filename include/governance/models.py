@@ -32,7 +32,7 @@ class Notice(Frozen):
     words: str
 
 
-class Told(Frozen):
+class PastNotice(Frozen):
     """What people were told of a goal run."""
 
     kind: Literal["incident", "warning"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import AsyncConnection, Connection
-from include.governance.models import Notice, Told
+from include.governance.models import Notice, PastNotice
 
 _SQL = load(__file__)
 
@@ -20,6 +20,6 @@ async def atell(connection: AsyncConnection, notice: Notice) -> bool:
     return await rows.ascalar(connection, _SQL.insert_notice, **notice.model_dump()) is not None
 
 
-def of_goal_run(connection: Connection, goal_run: str) -> list[Told]:
+def of_goal_run(connection: Connection, goal_run: str) -> list[PastNotice]:
     """Read what people were told of a goal run, oldest first."""
-    return rows.every(connection, Told, _SQL.notices_of, goal_run=goal_run)
+    return rows.every(connection, PastNotice, _SQL.notices_of, goal_run=goal_run)

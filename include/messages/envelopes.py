@@ -29,7 +29,7 @@ class Sender(NamedTuple):
     since: datetime
 
 
-class Head(NamedTuple):
+class EnvelopeHead(NamedTuple):
     """What a new envelope carries beside its payload. ``key`` is the same whenever it is sent again."""
 
     id: UUID
@@ -78,7 +78,7 @@ def _parse(direction: Direction, body: bytes) -> Envelope:
     return envelope
 
 
-def make_body(head: Head, payload: Wire) -> tuple[str, bytes]:
+def make_body(head: EnvelopeHead, payload: Wire) -> tuple[str, bytes]:
     """Make the exact bytes of a new envelope, ready to be signed; returns its type and them.
 
     Args:

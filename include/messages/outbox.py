@@ -11,7 +11,7 @@ from include import faults
 from include.clock import new_id, now
 from include.database import queries, rows
 from include.database.unit_of_work import AsyncConnection
-from include.messages.envelopes import Head, make_body
+from include.messages.envelopes import EnvelopeHead, make_body
 from include.messages.models import Wire
 from include.messages.signatures import sign
 from include.messages.streams import Streams
@@ -99,7 +99,7 @@ async def queue_many(connection: AsyncConnection, agent: str, letters: list[Lett
 
 
 def _signed(letter: Letter, box: _Box) -> tuple[str, int, int, str, str, bytes, str]:
-    type_, body = make_body(Head(new_id(), letter.attempt, box.last, letter.key, now(), letter.reply_to), letter.payload)
+    type_, body = make_body(EnvelopeHead(new_id(), letter.attempt, box.last, letter.key, now(), letter.reply_to), letter.payload)
     return *letter.attempt, box.last, letter.key, type_, body, sign(box.in_key, box.task_run, "in", body)
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from include.frozen import Frozen
 
 Capability = Literal["test", "build", "git-commit", "pkg-install"]
-
-
-class Frozen(BaseModel):
-    """Frozen, nothing extra."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LeaseTerms(Frozen):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from include.agents import requests
 from include.agents import service as agents
-from include.agents.models import Inquiry, Said, Wanted
+from include.agents.models import Inquiry, Prompt, Said
 from include.catalog import store as catalog
 from include.database import rows
 from include.database.queries import load
@@ -52,7 +52,7 @@ def ask(connection: Connection, run: GoalRun, files: list[str], number: int, fin
         findings: what was wrong with the last plan.
     """
     prompt = _prompt(planning.text_of(connection, run.goal), run, files, findings)
-    wanted = Wanted(system=_SYSTEM, messages=[{"role": "user", "content": prompt}], schema=Plan.model_json_schema(), max_tokens=MAX_TOKENS)
+    wanted = Prompt(system=_SYSTEM, messages=[{"role": "user", "content": prompt}], schema=Plan.model_json_schema(), max_tokens=MAX_TOKENS)
     inquiry = Inquiry(agent=run.agent, goal_run=run.id, purpose="plan", address=address(run, number), body=wanted)
     requests.ask(connection, inquiry)
 

@@ -66,7 +66,7 @@ class Decision(Frozen):
     policy_sha256: str
 
 
-class Decided(NamedTuple):
+class PolicyRecord(NamedTuple):
     """A question with its answer, for the attempt that it is about: what is recorded."""
 
     goal_run: str

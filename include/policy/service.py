@@ -11,7 +11,7 @@ from include.database.unit_of_work import AsyncConnection, Connection
 from include.governance import service as governance
 from include.governance.models import AuditEntry
 from include.policy import deciders
-from include.policy.models import AdmissionRequest, Decided, Decision, PolicyQuestion
+from include.policy.models import AdmissionRequest, Decision, PolicyQuestion, PolicyRecord
 
 _SQL = queries.load(__file__)
 
@@ -28,13 +28,13 @@ def decide_admission(connection: Connection, request: AdmissionRequest, goal_run
         epoch: of the attempt that would be granted.
     """
     decision = judge(request)
-    connection.execute(_SQL.insert_decisions, _columns([Decided(goal_run, epoch, request, decision)]))
+    connection.execute(_SQL.insert_decisions, _columns([PolicyRecord(goal_run, epoch, request, decision)]))
     said = decision.model_dump(mode="json") | {"epoch": epoch, "action": request.action}
     governance.record(connection, decision.decided_by, "policy.decided", request.task_run, said)
     return decision
 
 
-async def record_uses(connection: AsyncConnection, agent: str, decided: list[Decided]) -> None:
+async def record_uses(connection: AsyncConnection, agent: str, decided: list[PolicyRecord]) -> None:
     """Record what workers of an agent may use and what not, each with its inputs, in the transaction of their requests."""
     if not decided:
         return
@@ -42,12 +42,12 @@ async def record_uses(connection: AsyncConnection, agent: str, decided: list[Dec
     await governance.record_many(connection, [_entry(agent, one) for one in decided])
 
 
-def _entry(agent: str, decided: Decided) -> AuditEntry:
+def _entry(agent: str, decided: PolicyRecord) -> AuditEntry:
     detail = decided.decision.model_dump(mode="json") | {"capability": decided.question.action, "inputs": decided.question.inputs}
     return AuditEntry(f"broker/{agent}", "permission.decided", f"{decided.question.task_run}/{decided.epoch}", detail)
 
 
-def _columns(decided: list[Decided]) -> dict[str, Any]:
+def _columns(decided: list[PolicyRecord]) -> dict[str, Any]:
     names = "ids goal_runs task_runs epochs actions decisions deciders rules reasons hashes inputs"
     rows = []
     for goal_run, epoch, question, said in decided:

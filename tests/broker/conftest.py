@@ -23,7 +23,7 @@ from include.agents import service as agents
 from include.clock import new_id, now
 from include.database.unit_of_work import transaction
 from include.messages import models
-from include.messages.envelopes import Head, Sender, make_body, open_envelope
+from include.messages.envelopes import EnvelopeHead, Sender, make_body, open_envelope
 from include.messages.signatures import sign, verify
 from include.settings import Settings
 from include.tasks.models import AttemptRef
@@ -53,7 +53,7 @@ class Worker:
             self.seq += 1
             seq = self.seq
         id_ = new_id()
-        _, body = make_body(Head(id_, self.attempt, seq, key or str(id_), now()), payload)
+        _, body = make_body(EnvelopeHead(id_, self.attempt, seq, key or str(id_), now()), payload)
         return id_, body, sign(self.out_key, self.task_run, "out", body)
 
     def put(self, body: bytes, signature: str) -> None:

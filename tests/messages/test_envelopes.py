@@ -16,7 +16,7 @@ import pytest
 from include.clock import new_id
 from include.errors import EnvelopeRefused
 from include.messages import models
-from include.messages.envelopes import Head, Sender, make_body, open_envelope
+from include.messages.envelopes import EnvelopeHead, Sender, make_body, open_envelope
 from include.messages.models import MAX_BODY_BYTES
 from include.messages.signatures import sign
 from include.tasks.models import AttemptRef
@@ -49,7 +49,7 @@ IN = [
 def _make(payload: models.Wire, seq: int, ts: datetime = NOW) -> tuple[bytes, str, bytes, str]:
     direction = "out" if payload in OUT else "in"
     key = OUT_KEY if direction == "out" else IN_KEY
-    _, body = make_body(Head(new_id(), AttemptRef(TASK, EPOCH), seq, f"key-{seq}", ts), payload)
+    _, body = make_body(EnvelopeHead(new_id(), AttemptRef(TASK, EPOCH), seq, f"key-{seq}", ts), payload)
     return body, sign(key, TASK, direction, body), key, direction  # type: ignore[arg-type]
 
 
@@ -210,7 +210,7 @@ def test_too_large() -> None:
     assert _refused(body, sign(OUT_KEY, TASK, "out", body))
     with pytest.raises(EnvelopeRefused):
         make_body(
-            Head(new_id(), AttemptRef(TASK, EPOCH), 1, "k", NOW),
+            EnvelopeHead(new_id(), AttemptRef(TASK, EPOCH), 1, "k", NOW),
             models.LlmResponse(stop_reason=None, content=[{"text": "x" * MAX_BODY_BYTES}]),
         )
 
@@ -225,6 +225,6 @@ def test_naughty_strings_round_trip(corpora: Path) -> None:
     strings = json.loads((corpora / "blns/blns.json").read_text())
     for seq, text in enumerate(strings, 1):
         payload = models.LlmRequest(turn=1, results=[{"type": "tool_result", "tool_use_id": text, "content": text, text: text}])
-        body = make_body(Head(new_id(), AttemptRef(TASK, EPOCH), seq, f"k{seq}", NOW), payload)[1]
+        body = make_body(EnvelopeHead(new_id(), AttemptRef(TASK, EPOCH), seq, f"k{seq}", NOW), payload)[1]
         assert _open(body, sign(OUT_KEY, TASK, "out", body)).payload.results[0]["content"] == text
     assert len(strings) == 515

@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.broker.effects import Effects, Heard
 from include.messages.models import PermissionDeny, PermissionGrant
 from include.policy import service as policy
-from include.policy.models import Decided, UseRequest
+from include.policy.models import PolicyRecord, UseRequest
 
 
 def gather(effects: Effects, message: Heard) -> None:
@@ -14,7 +14,7 @@ def gather(effects: Effects, message: Heard) -> None:
     asked = message.clean({"capability": wanted.capability, "detail": wanted.detail, "reason": wanted.reason})
     question = UseRequest(**message.attempt._asdict(), lease=tuple(sorted(speaker.capabilities)), **asked)
     decision = policy.judge(question)
-    effects.decided.append(Decided(speaker.goal_run, message.attempt.epoch, question, decision))
+    effects.decided.append(PolicyRecord(speaker.goal_run, message.attempt.epoch, question, decision))
     if decision.decision == "permit":
         effects.answer(message, PermissionGrant(capability=wanted.capability, approved_by="broker", note="Granted with the lease."))
     else:

@@ -13,7 +13,7 @@ from include.clock import new_id, now
 from include.database import queries
 from include.database.unit_of_work import transaction
 from include.messages import models
-from include.messages.envelopes import Head, make_body
+from include.messages.envelopes import EnvelopeHead, make_body
 from include.messages.signatures import sign
 from include.tasks.models import AttemptRef
 
@@ -34,7 +34,7 @@ class Worker:
         """Make the next message: its id, exact bytes and signature."""
         self.seq += 1
         id_ = new_id()
-        _, body = make_body(Head(id_, AttemptRef(self.task_run, 1), self.seq, f"k{self.seq}", now()), payload)
+        _, body = make_body(EnvelopeHead(id_, AttemptRef(self.task_run, 1), self.seq, f"k{self.seq}", now()), payload)
         return id_, body, sign(self.out_key, self.task_run, "out", body)
 
 
