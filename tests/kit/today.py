@@ -14,18 +14,9 @@ LONG_FILES: set[str] = set()
 UNUSED: set[str] = set()
 DOUBLED: set[str] = {
     "Answer",
-    "Asker",
     "Bounds",
-    "Decided",
     "Evidence",
-    "Frozen",
-    "Head",
-    "LeaseTerms",
-    "Opened",
-    "Problem",
     "Question",
-    "Taken",
-    "Wanted",
 }
 LOOSE_READS: set[str] = {
     "include.cli.store.agents",
