@@ -900,6 +900,35 @@ GRANT EXECUTE ON FUNCTION prune TO airlock_cli;
 
 GRANT SELECT, UPDATE (suite_sha256, green, findings, judged_at) ON verdicts TO airlock_gatekeeper;
 
+GRANT SELECT ON agents TO airlock_viewer;
+GRANT SELECT ON airlock_version TO airlock_viewer;
+GRANT SELECT ON artifacts TO airlock_viewer;
+GRANT SELECT ON attempts TO airlock_viewer;
+GRANT SELECT ON audit_log TO airlock_viewer;
+GRANT SELECT ON base_results TO airlock_viewer;
+GRANT SELECT ON decisions TO airlock_viewer;
+GRANT SELECT ON evidence TO airlock_viewer;
+GRANT SELECT ON goal_runs TO airlock_viewer;
+GRANT SELECT ON goals TO airlock_viewer;
+GRANT SELECT ON leases TO airlock_viewer;
+GRANT SELECT ON merges TO airlock_viewer;
+GRANT SELECT ON model_calls TO airlock_viewer;
+GRANT SELECT ON model_requests TO airlock_viewer;
+GRANT SELECT ON nodes TO airlock_viewer;
+GRANT SELECT ON notices TO airlock_viewer;
+GRANT SELECT ON outbox TO airlock_viewer;
+GRANT SELECT ON plans TO airlock_viewer;
+GRANT SELECT ON processed_messages TO airlock_viewer;
+GRANT SELECT ON pulses TO airlock_viewer;
+GRANT SELECT ON questions TO airlock_viewer;
+GRANT SELECT ON repositories TO airlock_viewer;
+GRANT SELECT ON reworks TO airlock_viewer;
+GRANT SELECT ON task_events TO airlock_viewer;
+GRANT SELECT ON task_runs TO airlock_viewer;
+GRANT SELECT ON transcripts TO airlock_viewer;
+GRANT SELECT ON transitions TO airlock_viewer;
+GRANT SELECT ON verdicts TO airlock_viewer;
+
 GRANT DELETE, SELECT ON attempt_keys TO airlock_warden;
 GRANT SELECT, UPDATE (state, failure, reason) ON attempts TO airlock_warden;
 GRANT INSERT (actor, action, subject, detail) ON audit_log TO airlock_warden;

@@ -11,7 +11,7 @@ from typing import NamedTuple
 Parsed = Mapping[str, ast.Module]
 """Modules by their dotted names."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
-_WRITES = re.compile(r"\bINSERT\s+INTO\s+([a-z_]+)|\bDELETE\s+FROM\s+([a-z_]+)|(?<!FOR )(?<!KEY )(?<!DO )\bUPDATE\s+([a-z_]+)")
+_WRITES = re.compile(r"\b(?:INSERT\s+INTO|MERGE\s+INTO|DELETE\s+FROM|TRUNCATE)\s+([a-z_]+)|(?<!FOR )(?<!KEY )(?<!DO )\bUPDATE\s+([a-z_]+)")
 
 
 class Function(NamedTuple):
