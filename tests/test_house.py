@@ -343,6 +343,16 @@ def test_each_table_is_written_by_its_own_room_only() -> None:
     assert also_written({"leases": {"leases", "cli"}, "goals": {"goals"}}) == {"leases": {"cli"}}
 
 
+def test_rows_are_read_as_types() -> None:
+    assert {f"{name}.{function}" for name, tree in parsed().items() for function in measures.loose_reads(tree)} == today.LOOSE_READS
+    control = """
+def fetched(c): return c.execute("SELECT 1").fetchone()
+def looped(c): return [row["id"] for row in c.execute("SELECT 1")]
+def typed(c): return c.cursor(row_factory=class_row(Model)).execute("SELECT 1").fetchall()
+"""
+    assert measures.loose_reads(ast.parse(control)) == {"fetched", "looped"}
+
+
 def test_every_public_function_is_used() -> None:
     found = {name for name in measures.unused(parsed()) if name.rpartition(".")[2] not in CALLED_BY_OTHERS}
     assert found == today.UNUSED

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from include.frozen import Frozen
 from include.tasks.models import AttemptRef
@@ -31,10 +31,10 @@ class Prices(Frozen):
     tiers: tuple[Tier, ...] = Field(min_length=1)
 
 
-class Usage(BaseModel):
+class Usage(Frozen):
     """Usage as the Messages API reports it: ``input_tokens`` without cached ones."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
@@ -63,10 +63,10 @@ class Usage(BaseModel):
         return self.input_tokens + self.cache_read + self.cache_write
 
 
-class Reply(BaseModel):
+class Reply(Frozen):
     """A usable answer of the Messages API."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     content: list[dict[str, Any]]
     stop_reason: str

@@ -33,9 +33,9 @@ def land(step: Step, context: Any, whole: bool) -> Any:
     Returns:
         What is waited for, or the landed commit.
     """
-    ti = context["ti"]
+    me = step.me(context)
     with transaction("airflow") as connection:
-        run = goals.lock(connection, ti.dag_id, context["run_id"])
+        run = goals.lock(connection, me.dag_id, me.run_id)
         if run.state in ENDED_RUNS and whole:
             return _ended(step, run)
         if whole:
@@ -43,7 +43,7 @@ def land(step: Step, context: Any, whole: bool) -> Any:
             if run.state == GoalRunState.RUNNING:
                 goals.set_state(connection, run, GoalRunState.LANDING)
     try:
-        result = _advance(run, str(ti.id))
+        result = _advance(run, me.ti_id)
     except LandingConflict as error:
         return _end(step, run, GoalRunState.ESCALATED, str(error))
     except SandboxFailed as error:
@@ -56,7 +56,7 @@ def land(step: Step, context: Any, whole: bool) -> Any:
     step.log.info("Landed as %s. %s", result.commit, result.note)
     if whole:
         with transaction("airflow") as connection:
-            run = goals.lock(connection, ti.dag_id, context["run_id"])
+            run = goals.lock(connection, me.dag_id, me.run_id)
             if run.state is GoalRunState.LANDING:
                 goals.set_state(connection, run, GoalRunState.COMPLETED)
     return result.commit

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from include import faults
@@ -54,10 +55,9 @@ def verify(connection: Connection, head: str | None = None) -> Chain:
 
 
 def _links(connection: Connection) -> Iterator[Link]:
-    with connection.cursor(name="audit") as cursor:
+    with connection.cursor(name="audit", row_factory=class_row(Link)) as cursor:
         cursor.itersize = _BATCH
-        for row in cursor.execute(_SQL.links):
-            yield Link(**row)
+        yield from cursor.execute(_SQL.links)
 
 
 def newest(connection: Connection, limit: int) -> list[LoggedEntry]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
+
+from include.frozen import Frozen
 
 MAX_BODY_BYTES = 256 * 1024
 Strict = Annotated[int, Field(strict=True)]
 """A whole number: not "1", 1.0 or true."""
 
 
-class Wire(BaseModel):
-    """Frozen, camelCase on the wire, nothing extra."""
+class Wire(Frozen):
+    """What goes over the wire, in camelCase there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
 # -- payloads, worker to broker -----------------------------------------------------------------------------------------------

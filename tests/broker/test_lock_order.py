@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from include.broker import assignments, inbox, money, questions
+from include.broker import assignments, calls, inbox, money, questions
+from include.broker.kinds import question
 from include.broker.models import Call, Pending, Usage
-from include.broker.process import _SQL
+from include.broker.process import _SQL, Process
 from include.clock import new_id, now
 from include.database.unit_of_work import transaction
 from include.goals import report
@@ -48,10 +49,10 @@ class Case:
         self.task_run, self.run = self.worker.task_run, self.worker.task_run.rpartition("-")[0]
         self.reserved = self.brokers(lambda c: money.reserve(c, self.call(), 1_000, OWNER, False))
         self.brokers(lambda c: money.mark_sent(c, self.reserved, OWNER))
-        question = new_id()
-        self.pending = Pending(task_run=self.task_run, epoch=1, message_id=question, type="question", idempotency_key="k", seq=1)
+        asked = new_id()
+        self.pending = Pending(task_run=self.task_run, epoch=1, message_id=asked, type="question", idempotency_key="k", seq=1)
         yard.rows("INSERT INTO questions (message_id, task_run, epoch, question, options, context, urgency)"
-                  " VALUES (%s, %s, 1, 'Which?', '[]', '', 'blocking')", question, self.task_run)  # fmt: skip
+                  " VALUES (%s, %s, 1, 'Which?', '[]', '', 'blocking')", asked, self.task_run)  # fmt: skip
 
     def call(self) -> Call:
         return Call(request=str(new_id()), agent="jarvis", goal_run=self.run, task_run=self.task_run, epoch=1, lease=self.worker.lease,
@@ -83,6 +84,12 @@ class Case:
 
     def answer(self) -> None:
         self.brokers(lambda c: questions.keep(c, "jarvis", self.pending, "This one.", "m"))
+
+    def refuse(self) -> None:
+        """A question's call does not fit; the worker is told so in the same transaction."""
+        process, asker = Process("jarvis", self.settings), question._Asking(self.call(), self.pending)
+        assert self.brokers(lambda c: calls._reserve(c, process, asker.call, 10**9, asker)) is None
+        assert "the lease's tokens" in self.yard.one("SELECT answer FROM questions")
 
     def assign(self) -> None:
         async def work(connection: Any) -> bool:
@@ -184,7 +191,8 @@ def _free(look: psycopg.Connection[Any], table: str, column: str, value: str) ->
 
 
 WAITS = {
-    "take": {"task_runs"}, "reserve": {"goal_runs"}, "settle": {"goal_runs", "task_runs"}, "answer": {"task_runs"}, "assign": {"task_runs"},
+    "take": {"task_runs"}, "reserve": {"goal_runs"}, "settle": {"goal_runs", "task_runs"}, "answer": {"task_runs"},
+    "refuse": {"goal_runs", "task_runs"}, "assign": {"task_runs"},
     "look": {"task_runs"}, "fail": {"task_runs"}, "mark_the_step": {"task_runs"}, "report": {"goal_runs", "task_runs"},
     "cancel_the_goal": {"goal_runs", "task_runs"}, "down": set(),
 }  # fmt: skip
@@ -221,3 +229,10 @@ def test_recovery_of_many_calls_locks_task_runs_in_one_order(yard) -> None:  # t
         of = {row["id"]: row["task_run"] for row in connection.execute("SELECT id, task_run FROM model_calls")}
         rows = connection.execute(_SQL.open_calls_of, {"agent": "jarvis", "dead": "dead"}).fetchall()
     assert [of[row["id"]] for row in rows] == [f"{run}-{key}" for key in ("a", "b", "c")]
+
+
+def test_control_a_refusal_that_keeps_its_locks_is_seen(yard, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Without the savepoint, what did not fit leaves the lease locked while the worker is told so."""
+    case = Case(yard)
+    monkeypatch.setattr(psycopg.AsyncConnection, "transaction", lambda _: nullcontext())
+    assert stopped_at(case, "task_runs", case.refuse) == (True, ["leases"])

@@ -112,3 +112,19 @@ def writers(sql: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
         for table in written(text):
             found[table].add(room)
     return dict(found)
+
+
+def loose_reads(tree: ast.AST) -> set[str]:
+    """Find functions that take rows as dicts: they fetch, or loop over what they execute, by a cursor that makes no type of a row.
+
+    A connection that a function opens itself (``psycopg.connect``) gives tuples, and is not one of ours.
+    """
+    return {node.name for node in ast.walk(tree) if isinstance(node, _Function) and _is_loose(node)}
+
+
+def _is_loose(function: _Function) -> bool:
+    nodes = list(ast.walk(function))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    looped = [node.iter for node in nodes if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension)]
+    executed = any(isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "execute" for each in looped)
+    return (executed or bool(names & {"fetchone", "fetchall", "fetchmany"})) and not names & {"class_row", "scalar_row", "connect"}

@@ -21,5 +21,6 @@ DOUBLED: set[str] = {
     "Question",
     "Wanted",
 }
+LOOSE_READS: set[str] = set()
 ALSO_WRITTEN: dict[str, set[str]] = {}
 """Tables that other rooms than their own write, and those rooms."""

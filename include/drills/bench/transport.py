@@ -174,7 +174,7 @@ async def _take_one(connection: Any, worker: Worker, entry: streams.Entry) -> No
     names = {"task_run": worker.task_run, "seq": envelope.seq, "key": f"{worker.task_run}/{envelope.seq}", "id": envelope.id,
              "type": envelope.type, "digest": hashlib.sha256(entry.body).hexdigest(), "lease": worker.lease}  # fmt: skip
     async with connection.transaction():
-        if await (await connection.execute(_SQL.take_number, names)).fetchone():
+        if await rows.ascalar(connection, _SQL.take_number, **names):
             await connection.execute(_SQL.keep_event, names | {"detail": entry.body.decode()})
             await connection.execute(_SQL.keep_beat, names)
 

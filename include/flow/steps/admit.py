@@ -35,16 +35,16 @@ class AdmitStep(Step):
         return None
 
     def _ask(self, context: Any, taken: Taken | None) -> tuple[str, Admission]:
-        ti = context["ti"]
+        me = self.me(context)
         with transaction("airflow") as connection:
-            run = goals.lock(connection, ti.dag_id, context["run_id"])
+            run = goals.lock(connection, me.dag_id, me.run_id)
             document = goals.plan_of(connection, run.id)
             if document is None:
                 fail(f"Goal run {run.id} follows no plan. Submit the goal again.")
-            row = tasks.lock(connection, run.id, self.task_key)
+            row = tasks.lock(connection, run.id, me.key)
             if row.state == TaskRunState.MERGE_QUEUE:
                 merges.recognise(connection, settings(), row.attempt)
-            knock = Knock(document, self.task_key, str(ti.id), ti.max_tries, self.retries or 0)
+            knock = Knock(document, me.key, me.ti_id, context["ti"].max_tries, self.retries or 0)
             said = admission.entry(connection, settings(), run, knock, lambda: goals.start(connection, settings(), run), taken)
         faults.point("admit.grant.after-commit")
         return run.repository, said

@@ -15,7 +15,7 @@ from include.flow.poke import poke
 from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
 from include.flow.waiting import until_done
-from include.tasks.models import Rework
+from include.tasks.models import Rework, StepRef
 from include.tasks.reworks import GaveUp
 
 DOOR_PATIENCE_S = 2.0
@@ -46,6 +46,11 @@ class Step(BaseOperator):
         super().__init__(**kwargs)
         self.task_key = task_key
 
+    def me(self, context: Any) -> StepRef:
+        """Name this step, in the run of this context, for our services."""
+        ti = context["ti"]
+        return StepRef(ti.dag_id, context["run_id"], self.task_key, str(ti.id))
+
     def advance(self, context: Any) -> Any:
         """Go on from what is stored."""
         raise NotImplementedError
@@ -70,11 +75,11 @@ class Step(BaseOperator):
         if isinstance(decided, GaveUp):
             fail(f"{decided.state}: {decided.story}")
         self.log.warning("Rework: %s", decided.reason)
-        ti = context["ti"]
-        where = {"dag_id": ti.dag_id, "run_id": context["run_id"], "rework": str(decided.id), "ti_id": str(ti.id)}
-        if not ask_door(ReworkAsk(**where), DOOR_PATIENCE_S):
+        me = self.me(context)
+        ask = ReworkAsk(dag_id=me.dag_id, run_id=me.run_id, rework=str(decided.id), ti_id=me.ti_id)
+        if not ask_door(ask, DOOR_PATIENCE_S):
             self.log.warning("The door did not answer within %g s; asking on from the triggerer.", DOOR_PATIENCE_S)
-            self.defer(trigger=ReworkTrigger(**where), method_name="resume")
+            self.defer(trigger=ReworkTrigger(**ask.model_dump()), method_name="resume")
 
 
 def fail(words: str) -> NoReturn:

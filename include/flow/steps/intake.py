@@ -61,9 +61,10 @@ class IntakeStep(Step):
         """Check, store, and look at the base's tests."""
         try:
             request = request_of(context)
-            unlisted = context["dag_run"].triggering_user_name == COMMAND_LINE
+            dag_run = context["dag_run"]
+            unlisted = dag_run.triggering_user_name == COMMAND_LINE
             with transaction("airflow") as connection:
-                by = context["dag_run"].triggering_user_name or "schedule"
+                by = dag_run.triggering_user_name or "schedule"
                 submission = intake.submit(connection, settings(), request, by, unlisted)
                 run = submission.run
                 if run.base_commit is None:
@@ -74,10 +75,10 @@ class IntakeStep(Step):
             faults.point("intake.store.after-commit")
         except (BadInput, NotFound) as error:
             fail(str(error))
-        again = submission.goal.created_at < context["dag_run"].start_date  # not ``submission.again``: this step may run twice
+        again = submission.goal.created_at < dag_run.start_date  # not ``submission.again``: this step may run twice
         if again:
             self.log.info("The same key and body came before: this is goal run %s, %s.", run.id, run.state)
-        return self._base(run, str(context["ti"].id), again)
+        return self._base(run, self.me(context).ti_id, again)
 
     def _base(self, run: GoalRun, ti_id: str, again: bool) -> Any:
         commit = run.started_from

@@ -22,10 +22,10 @@ class MergeStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Merge, or recognise the merge that was made before."""
-        ti = context["ti"]
+        me = self.me(context)
         with transaction("airflow") as connection:
-            run = goals.lock(connection, ti.dag_id, context["run_id"])
-            rework = self._merge(connection, tasks.lock(connection, run.id, self.task_key), str(ti.id))
+            run = goals.lock(connection, me.dag_id, me.run_id)
+            rework = self._merge(connection, tasks.lock(connection, run.id, me.key), me.ti_id)
         faults.point("merge.merge.after-commit")
         if rework is not None:
             self.carry_out(context, rework)

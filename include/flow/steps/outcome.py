@@ -15,8 +15,9 @@ class OutcomeStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Say how it ended."""
+        me = self.me(context)
         with transaction("airflow") as connection:
-            run = service.ensure(connection, context["ti"].dag_id, context["run_id"])
+            run = service.ensure(connection, me.dag_id, me.run_id)
         if run.state != GoalRunState.COMPLETED:
             fail(f"The goal ended {run.state}: {run.reason}")
         return {"commit": run.landed_commit, "note": run.landing_note}

@@ -14,8 +14,9 @@ class ReportStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Settle and tell."""
+        me = self.me(context)
         with transaction("airflow") as connection:
-            told = report.close(connection, context["ti"].dag_id, context["run_id"])
+            told = report.close(connection, me.dag_id, me.run_id)
         for line in told.splitlines():
             self.log.info(line)
         return told

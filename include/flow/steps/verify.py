@@ -32,9 +32,9 @@ class VerifyStep(Step):
 
     def advance(self, context: Any) -> Any:
         """Go on from what is stored."""
-        ti = context["ti"]
+        me = self.me(context)
         with transaction("airflow") as connection:
-            run = goals.lock(connection, ti.dag_id, context["run_id"])
+            run = goals.lock(connection, me.dag_id, me.run_id)
             wanted = Wanted(goals.plan_of(connection, run.id) or "", self.task_key, self.epoch)
             opened = candidates.open_or_cancel(connection, settings(), run, wanted)
             found = self._found(connection, opened) if isinstance(opened, Opened) else None
@@ -44,7 +44,7 @@ class VerifyStep(Step):
         found = found or candidates.candidate(settings(), opened)
         self.made = None if isinstance(found, Failed) else (opened.attempt.epoch, found)
         try:
-            result = found if isinstance(found, Failed) else self._judge(opened, found, str(ti.id))
+            result = found if isinstance(found, Failed) else self._judge(opened, found, me.ti_id)
             if isinstance(result, NotYet):
                 return result
             self._settle(context, opened, result)
@@ -63,7 +63,7 @@ class VerifyStep(Step):
             return NotYet("unwatched", str(why.lease), why.words)
         if why.fine:
             self.log.info(why.words)
-        elif (before := self._undone(goal_run, str(context["ti"].id))) is not None:
+        elif (before := self._undone(goal_run, self.me(context).ti_id)) is not None:
             self.carry_out(context, before)
         else:
             fail(why.words)
@@ -100,6 +100,6 @@ class VerifyStep(Step):
             if failed is None:
                 tasks.set_state(connection, tasks.lock_attempt(connection, opened.attempt), TaskRunState.MERGE_QUEUE)
                 return
-            asker = Asker(opened.attempt, str(context["ti"].id))
+            asker = Asker(opened.attempt, self.me(context).ti_id)
             decided = reworks.fail_attempt(connection, settings(), asker, *failed)
         self.carry_out(context, decided)
