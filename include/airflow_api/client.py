@@ -199,7 +199,7 @@ def _last_error(log: StepLog) -> str:
 
 
 def _detail(answer: httpx.Response) -> str:
-    """Why Airflow refused, in its own words."""
+    """Say why Airflow refused, in its own words."""
     try:
         detail = Refusal.model_validate_json(answer.content).detail
     except ValueError:

@@ -59,7 +59,7 @@ def _body(ask: ReworkAsk) -> dict[str, str]:
 
 
 def _read(response: httpx.Response) -> DoorAnswer | None:
-    """The door's answer; None: asking again may help (404 too: while the API server starts or its plugin is missing)."""
+    """Read the door's answer; None: asking again may help (404 too: while the API server starts or its plugin is missing)."""
     if response.status_code == 200:
         return DoorAnswer.model_validate_json(response.content)
     if response.status_code in (403, 422) and (problem := Refusal.model_validate_json(response.content)).detail:

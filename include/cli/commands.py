@@ -60,7 +60,7 @@ def airlock(
 
 
 def say(line: str) -> None:
-    """One line for a person, on stderr: stdout is for results."""
+    """Print one line for a person, on stderr: stdout is for results."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -52,7 +52,7 @@ def _submit(settings: Settings, sample: Path) -> str:
 
 
 def make_sample(home: Path) -> Path:
-    """A fresh git repository of the sample project: ``home/sample``, or ``sample-2`` and so on when a demo has used that one.
+    """Make a fresh git repository of the sample project: ``home/sample``, or ``sample-2`` and so on when a demo has used that one.
 
     Returns:
         Its folder; branch main, one commit.

@@ -34,7 +34,7 @@ def leftovers(settings: Settings) -> dict[str, int]:
 
 
 def streams(settings: Settings) -> list[str]:
-    """Streams of task runs.
+    """List the streams of task runs.
 
     Raises:
         Unavailable: the stream server does not answer.

@@ -21,7 +21,7 @@ _COLOURS = {"COMPLETED": "green", "FAILED": "red", "ESCALATED": "red", "CANCELLE
 
 
 def money(micro: int) -> str:
-    """A cost as a person reads it."""
+    """Write a cost as a person reads it."""
     return f"${micro / 1_000_000:.4f}"
 
 

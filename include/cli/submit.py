@@ -13,6 +13,7 @@ from include.airflow_api.client import Airflow
 from include.cli.person import look, operator, transact
 from include.errors import BadInput, Conflict, Unavailable
 from include.flow.poke import poke
+from include.frozen import problems
 from include.goals.models import GoalRequest
 from include.goals.rules import SUBMIT, submission_run
 from include.plans.models import Plan
@@ -69,9 +70,8 @@ def read_plan(path: Path) -> Plan:
             "plan", f"{path} cannot be read ({error.strerror})", "Give the path of a JSON file, see docs/plan.schema.json."
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadInput("plan", f"{where}: {first['msg']}", "Correct it; the schema is docs/plan.schema.json.") from error
+        first = problems(error)[0]
+        raise BadInput("plan", f"{first.where or 'the file'}: {first.what}", "Correct it; the schema is docs/plan.schema.json.") from error
 
 
 def request(**values: Any) -> GoalRequest:
@@ -89,11 +89,9 @@ def request(**values: Any) -> GoalRequest:
     try:
         return GoalRequest.model_validate({**values, **made})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise BadInput(
-            field, first["msg"].removeprefix("Value error, "), "Correct it and submit again; see `./airlock goal submit --help`."
-        ) from error
+        first = problems(error)[0]
+        remedy = "Correct it and submit again; see `./airlock goal submit --help`."
+        raise BadInput(first.where.replace("_", "-"), first.what.removeprefix("Value error, "), remedy) from error
 
 
 def conf(request: GoalRequest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import BadInput, Conflict
+from include.frozen import problems
 from include.goals import service
 from include.goals.models import Goal, GoalRequest, GoalRun, LockedGoalRun
 from include.governance import service as governance
@@ -42,9 +43,8 @@ def read_request(values: dict[str, Any]) -> GoalRequest:
     try:
         return GoalRequest.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "request"
-        raise BadInput(field, first["msg"].removeprefix("Value error, "), "Correct it and submit again.") from error
+        first = problems(error)[0]
+        raise BadInput(first.where or "request", first.what.removeprefix("Value error, "), "Correct it and submit again.") from error
 
 
 def submit(connection: Connection, settings: Settings, request: GoalRequest, created_by: str, unlisted: bool) -> Submission:

@@ -22,7 +22,7 @@ def may(operator: Operator, command: Command) -> bool:
 
 
 def link_hash(link: Link) -> str:
-    """SHA-256, in hex, over the entry's fields, each led by its length in characters (as the database's function ``audit_text``)."""
+    """Compute SHA-256, in hex, over the entry's fields, each led by its length in characters (as ``audit_text`` of the database)."""
     parts = (link.previous or "", str(link.position), link.id, str(link.at_micros), link.actor, link.action, link.subject, link.detail)
     text = " ".join(f"{len(part)} {part}" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,8 +9,9 @@ from include.database.queries import load
 from include.database.unit_of_work import Connection
 from include.errors import NotFound
 from include.frozen import Frozen
+from include.governance import notices
 from include.tasks.models import TaskRunState
-from include.views.models import GoalHead, GoalLine, GoalOfKey, GoalView, NoticeView, TaskView, VerdictView
+from include.views.models import GoalHead, GoalLine, GoalOfKey, GoalView, TaskView, VerdictView
 
 _SQL = load(__file__)
 _SHORTEST = 4
@@ -104,7 +105,7 @@ def picture(connection: Connection, run: str) -> GoalView:
         **dict(head),
         tasks=_tasks(connection, run),
         verdicts=tuple(rows.every(connection, VerdictView, _SQL.verdicts, run=run)),
-        notices=tuple(rows.every(connection, NoticeView, _SQL.notices, run=run)),
+        notices=tuple(notices.of_goal_run(connection, run)),
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from include.frozen import Frozen
 from include.gate.models import Finding
+from include.governance.models import Told
 from include.tasks.models import GoalRunState, TaskRunState
 
 
@@ -88,21 +89,12 @@ class VerdictView(Frozen):
     findings: tuple[Finding, ...]
 
 
-class NoticeView(Frozen):
-    """What people were told of a goal run; ``kind`` is ``incident`` or ``warning``."""
-
-    kind: str
-    task_run: str | None
-    words: str
-    created_at: datetime
-
-
 class GoalView(GoalHead):
-    """A goal run as it is at one moment: itself, its tasks in the plan's order, its verdicts and notices, oldest first."""
+    """A goal run as it is now: itself, its tasks in the plan's order, its verdicts and notices, oldest first."""
 
     tasks: tuple[TaskView, ...]
     verdicts: tuple[VerdictView, ...]
-    notices: tuple[NoticeView, ...]
+    notices: tuple[Told, ...]
 
 
 class Leftovers(Frozen):

@@ -38,9 +38,6 @@ FROM task_runs t LEFT JOIN attempts a ON a.task_run = t.id AND a.epoch = t.epoch
 SELECT t.key, v.epoch, v.suite, v.tree, v.green, COALESCE(v.findings, '[]') AS findings FROM verdicts v LEFT JOIN task_runs t ON t.id = v.task_run
 WHERE v.goal_run = %(run)s AND v.green IS NOT NULL ORDER BY v.judged_at
 
--- name: notices | what people were told of a run, oldest first
-SELECT kind, task_run, words, created_at FROM notices WHERE goal_run = %(run)s ORDER BY id
-
 -- name: live_sandboxes | sandboxes of a run that are still there
 SELECT sandbox FROM leases WHERE goal_run = %(run)s AND ended_at IS NULL
 
