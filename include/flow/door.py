@@ -43,7 +43,7 @@ class Ask(BaseModel):
     ti_id: UUID
 
 
-class Answer(NamedTuple):
+class Cleared(NamedTuple):
     """How many steps were cleared, and why not more."""
 
     cleared: int
@@ -76,7 +76,7 @@ def rework(dag_id: str, ask: Ask) -> dict[str, Any]:
     return answer._asdict()
 
 
-def carry_out(dag_id: str, ask: Ask) -> Answer:
+def carry_out(dag_id: str, ask: Ask) -> Cleared:
     """As ``rework``: our transaction around Airflow's."""
     with transaction("airflow") as connection:
         record = reworks.lock_rework(connection, ask.rework)
@@ -85,9 +85,9 @@ def carry_out(dag_id: str, ask: Ask) -> Answer:
         if record.ti_id != str(ask.ti_id):
             raise HTTPException(403, f"Decision {ask.rework} was made by another task instance.")
         if record.cleared_at:
-            return Answer(0, "done before")
+            return Cleared(0, "done before")
         if record.epoch != record.epoch_now:
-            return Answer(0, "stale epoch")
+            return Cleared(0, "stale epoch")
         faults.point("door.clear.before")
         with create_session(scoped=False) as session:
             answer = clear(session, dag_id, ask, record)
@@ -98,7 +98,7 @@ def carry_out(dag_id: str, ask: Ask) -> Answer:
         return answer
 
 
-def clear(session: Session, dag_id: str, ask: Ask, record: LockedRework) -> Answer:
+def clear(session: Session, dag_id: str, ask: Ask, record: LockedRework) -> Cleared:
     """Clear within Airflow's transaction, which the caller commits.
 
     Args:
@@ -109,17 +109,17 @@ def clear(session: Session, dag_id: str, ask: Ask, record: LockedRework) -> Answ
     """
     run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == ask.run_id).with_for_update())
     if run is None:
-        return Answer(0, "asker is gone")
+        return Cleared(0, "asker is gone")
     group = {f"{record.key}.{step}": step for step in STEPS}
     everyone = session.scalars(
         select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == ask.run_id, TaskInstance.task_id.in_(group))
     ).all()
     asker = next((each for each in everyone if each.id == ask.ti_id), None)
     if asker is None:
-        return Answer(0, "asker is gone")
+        return Cleared(0, "asker is gone")
     if run.state != DagRunState.RUNNING or asker.state not in ALIVE:
-        return Answer(0, "not now")
+        return Cleared(0, "not now")
     # A step without a state has not run: clearing it would write a try that never was into its history.
     wanted = [each for each in everyone if group[each.task_id] in record.steps and each.state is not None]
     clear_task_instances(wanted, session, DagRunState.QUEUED)
-    return Answer(len(wanted), "cleared")
+    return Cleared(len(wanted), "cleared")

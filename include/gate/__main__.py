@@ -17,7 +17,7 @@ from include import faults
 from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
-from include.gate.gatekeeper import Gatekeeper, Question
+from include.gate.gatekeeper import Gatekeeper, Sheet
 from include.settings import settings
 
 _SQL = load(__file__)
@@ -28,7 +28,7 @@ LOOK_AGAIN_S = 5.0
 
 def judge_open(connection: Connection, gatekeeper: Gatekeeper) -> int:
     """Judge what is not judged yet; returns how many there were. The connection is in autocommit: each answer is one statement."""
-    asked = rows.every(connection, Question, _SQL.open_verdicts)
+    asked = rows.every(connection, Sheet, _SQL.open_verdicts)
     for answer in gatekeeper.judge(asked):
         findings = Jsonb([finding.model_dump() for finding in answer.findings])
         values = {"id": answer.id, "green": answer.green, "findings": findings, "suite_sha256": answer.suite_sha256}

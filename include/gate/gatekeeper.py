@@ -34,7 +34,7 @@ _COMPLETE = {"result_format": "COMPLETE", "unexpected_index_column_names": [_KEY
 logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 
-class Question(NamedTuple):
+class Sheet(NamedTuple):
     """One row to judge: the verdict's id, the suite's name, and the facts as they are stored."""
 
     id: str
@@ -42,7 +42,7 @@ class Question(NamedTuple):
     facts: Any
 
 
-class Answer(NamedTuple):
+class Judged(NamedTuple):
     """The judgement of one row."""
 
     id: str
@@ -135,9 +135,9 @@ class Gatekeeper:
         frames = context.data_sources.add_pandas("facts").add_dataframe_asset("facts").add_batch_definition_whole_dataframe("all")
         self._suites = {path.stem: _load(context, frames, path) for path in sorted(folder.glob("*.json"))}
 
-    def judge(self, batch: Sequence[Question]) -> list[Answer]:
+    def judge(self, batch: Sequence[Sheet]) -> list[Judged]:
         """Judge a batch, suite by suite, each in one frame. The order is that of the batch."""
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Judged] = {}
         for name in {question.suite for question in batch}:
             mine = [question for question in batch if question.suite == name]
             suite = self._suites.get(name)
@@ -162,7 +162,7 @@ def _load(context: Any, frames: Any, path: Path) -> _Suite:
     return _Suite(path.stem, hashlib.sha256(data).hexdigest(), document.expectations, context.validation_definitions.add(validation))
 
 
-def _judge(suite: _Suite, batch: list[Question]) -> list[Answer]:
+def _judge(suite: _Suite, batch: list[Sheet]) -> list[Judged]:
     """Rows that are no facts are red by themselves; the others are judged together, and an error while judging makes all of them red."""
     known: dict[str, Facts] = {}
     answers = []
@@ -183,7 +183,7 @@ def _judge(suite: _Suite, batch: list[Question]) -> list[Answer]:
     return answers + [_answer(suite, question.id, known[question.id], broken[question.id]) for question in judged]
 
 
-def _facts(question: Question) -> Facts:
+def _facts(question: Sheet) -> Facts:
     facts = Facts.model_validate_json(json.dumps(question.facts), strict=True)
     if facts.kind != question.suite:
         raise ValueError(f"they are of the kind {facts.kind}, and the suite is {question.suite}")
@@ -233,9 +233,9 @@ def _raised(info: Any) -> bool:
     return any(_raised(each) for each in info.values())
 
 
-def _answer(suite: _Suite, key: str, facts: Facts, broken: list[str]) -> Answer:
+def _answer(suite: _Suite, key: str, facts: Facts, broken: list[str]) -> Judged:
     findings = tuple(_finding(expectation, facts) for expectation in suite.expectations if expectation.id in broken)
-    return Answer(key, not any(finding.severity == "critical" for finding in findings), findings, suite.sha256)
+    return Judged(key, not any(finding.severity == "critical" for finding in findings), findings, suite.sha256)
 
 
 def _finding(expectation: _Expectation, facts: Facts) -> Finding:
@@ -244,5 +244,5 @@ def _finding(expectation: _Expectation, facts: Facts) -> Finding:
     return Finding(expectation=expectation.id, message=expectation.meta.message.format(**told), severity=expectation.severity)
 
 
-def _red(question: Question, name: str, words: str, suite: _Suite | None) -> Answer:
-    return Answer(question.id, False, (Finding(expectation=name, message=words),), suite.sha256 if suite else None)
+def _red(question: Sheet, name: str, words: str, suite: _Suite | None) -> Judged:
+    return Judged(question.id, False, (Finding(expectation=name, message=words),), suite.sha256 if suite else None)

@@ -13,7 +13,7 @@ Outcome = Literal["passed", "failed", "error", "skipped"]
 SuiteName = Literal["change", "report", "landing"]
 
 
-class Bounds(NamedTuple):
+class Allowed(NamedTuple):
     """What a change may be and cost; ``suite`` names the expectation suite that judges it."""
 
     suite: SuiteName
@@ -29,7 +29,7 @@ class Case(NamedTuple):
     task_run: str | None
     epoch: int | None
     tree: str
-    bounds: Bounds
+    bounds: Allowed
 
     @property
     def key(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from include.gate.models import Bounds, Facts, TestReport
+from include.gate.models import Allowed, Facts, TestReport
 from include.repository.models import FileChange
 
 MAX_NAMES = 50
@@ -14,7 +14,7 @@ MAX_NAME_CHARS = 300
 _BAD = frozenset({"failed", "error"})
 
 
-def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequence[FileChange], bounds: Bounds) -> Facts:
+def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequence[FileChange], bounds: Allowed) -> Facts:
     """Compare a test run with the base's own, and a diff with what was allowed.
 
     Args:

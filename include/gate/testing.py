@@ -10,7 +10,7 @@ from include.gate import verifier
 from include.gate.models import TestReport
 from include.goals import service as goals
 from include.leases import service as leases
-from include.leases.models import Evidence, Subject, Verification
+from include.leases.models import SandboxEnd, Subject, Verification
 from include.repository import bundles, mirror
 from include.settings import Settings
 from include.tasks import service as tasks
@@ -64,7 +64,7 @@ def is_lost(found: Verification) -> bool:
     return killed and found.tries < KILLED_TRIES
 
 
-def read(settings: Settings, found: Verification, evidence: Evidence) -> TestReport:
+def read(settings: Settings, found: Verification, evidence: SandboxEnd) -> TestReport:
     """Read the report of a test run whose sandbox has ended.
 
     Raises:

@@ -51,7 +51,7 @@ Standing = Literal["ended", "revoked", "tokens", "usd", "unwatched", "expired", 
 """What the SQL function ``standing`` says of a lease that does not hold."""
 
 
-class Evidence(Frozen):
+class SandboxEnd(Frozen):
     """What the warden stored of a sandbox that has ended."""
 
     exit_code: int | None
@@ -105,4 +105,4 @@ class Verification(NamedTuple):
     sandbox: str
     node: str
     tries: int
-    evidence: Evidence | None
+    evidence: SandboxEnd | None

@@ -19,7 +19,7 @@ from include.fleet.models import Need, Placement
 from include.fleet.rules import ALIVE_S
 from include.frozen import Frozen
 from include.governance import service as governance
-from include.leases.models import Evidence, Grant, Subject, Verification, Work, WorkLease
+from include.leases.models import Grant, SandboxEnd, Subject, Verification, Work, WorkLease
 from include.settings import Settings
 from include.tasks.models import AttemptRef
 
@@ -121,8 +121,8 @@ def verification(connection: Connection, subject: Subject) -> Verification | Non
     found = rows.maybe(connection, _Newest, _SQL.newest_verify, **subject._asdict())
     if found is None:
         return None
-    seen = found.model_dump(include=set(Evidence.model_fields))
-    return Verification(found.lease, found.sandbox, found.node, found.tries, None if found.log is None else Evidence(**seen))
+    seen = found.model_dump(include=set(SandboxEnd.model_fields))
+    return Verification(found.lease, found.sandbox, found.node, found.tries, None if found.log is None else SandboxEnd(**seen))
 
 
 def revoke_task(connection: Connection, task_run: str, reason: str, grace_s: float = PERSON_GRACE_S) -> None:

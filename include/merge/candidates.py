@@ -8,7 +8,7 @@ from uuid import UUID
 from include.database.unit_of_work import Connection
 from include.errors import BundleRefused
 from include.gate import verification, verifier
-from include.gate.models import Bounds, Case, TestReport, Verdict
+from include.gate.models import Allowed, Case, TestReport, Verdict
 from include.goals.models import GoalRun, LockedGoalRun
 from include.leases import service as leases
 from include.leases.models import WorkLease
@@ -120,13 +120,13 @@ def held(connection: Connection, settings: Settings, opened: Opened) -> Candidat
 
 def case_of(opened: Opened, found: Candidate) -> Case:
     """Make the gate's case of an attempt's candidate."""
-    bounds = Bounds(opened.task.kind, opened.task.touches, opened.lease.spent_micro, opened.lease.max_micro)
+    bounds = Allowed(opened.task.kind, opened.task.touches, opened.lease.spent_micro, opened.lease.max_micro)
     return Case(opened.run.id, *opened.attempt, found.tree, bounds)
 
 
 def landing_case(run: GoalRun, found: Candidate) -> Case:
     """Make the gate's case of a landing: only the tests count, what was touched was judged task by task."""
-    return Case(run.id, None, None, found.tree, Bounds("landing"))
+    return Case(run.id, None, None, found.tree, Allowed("landing"))
 
 
 def request_verdict(connection: Connection, settings: Settings, opened: Opened, found: Candidate, report: TestReport) -> Verdict:

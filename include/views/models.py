@@ -6,7 +6,7 @@ from datetime import datetime
 
 from include.frozen import Frozen
 from include.gate.models import Finding
-from include.governance.models import Told
+from include.governance.models import PastNotice
 from include.tasks.models import GoalRunState, TaskRunState
 
 
@@ -94,7 +94,7 @@ class GoalView(GoalHead):
 
     tasks: tuple[TaskView, ...]
     verdicts: tuple[VerdictView, ...]
-    notices: tuple[Told, ...]
+    notices: tuple[PastNotice, ...]
 
 
 class Leftovers(Frozen):

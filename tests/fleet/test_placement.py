@@ -12,6 +12,7 @@ from include.fleet import service as fleet
 from include.fleet.models import Load, Need
 from include.fleet.rules import chosen
 from include.leases import service as leases
+from include.leases.models import Subject
 from include.sandbox.client import ensure_sandbox
 from include.settings import Settings
 from tests.leases.world import World
@@ -56,7 +57,7 @@ def placed(need: Need) -> str | None:
 
 def verification() -> str:
     with transaction("airflow") as connection:
-        return leases.grant_verify(connection, "g1", "c", 60, "ti").node
+        return leases.grant_verify(connection, Subject("g1", "c"), 60, "ti").node
 
 
 def test_verifications_go_where_most_room_is_and_do_not_wait_for_workers(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.gate import rules
-from include.gate.models import Bounds, TestReport
+from include.gate.models import Allowed, TestReport
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_exit_codes(outcomes: list[str], agreeing: set[int]) -> None:
 def test_names_are_capped_and_counts_are_not() -> None:
     tests = {f"t.py::{'x' * 500}{number}": "failed" for number in range(80)}
     report = TestReport(tests=tests, exit_code=1, duration_ms=1, problem=None, output="")  # type: ignore[arg-type]
-    facts = rules.facts_for(report, {}, [], Bounds("change"))
+    facts = rules.facts_for(report, {}, [], Allowed("change"))
     assert facts.new_failures == 80 and len(facts.new_failure_names) == 50 and len(facts.new_failure_names[0]) == 300

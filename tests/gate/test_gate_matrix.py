@@ -14,12 +14,12 @@ import pytest
 
 from include.errors import BadInput
 from include.gate import rules, verifier
-from include.gate.models import Bounds, TestReport
+from include.gate.models import Allowed, TestReport
 from include.repository.models import FileChange
 from include.settings import ROOT
 
 if TYPE_CHECKING:
-    from include.gate.gatekeeper import Answer, Gatekeeper
+    from include.gate.gatekeeper import Gatekeeper, Judged
 
 SUITES = ROOT / "include" / "gate" / "suites"
 BASE = {"t.py::one": "passed", "t.py::two[a]": "passed", "t.py::known": "failed", "t.py::later": "skipped"}
@@ -37,13 +37,13 @@ def gatekeeper(great_expectations: ModuleType) -> Gatekeeper:
 def facts(report: TestReport, **given: Any) -> dict[str, Any]:
     known: dict[str, Any] = {"suite": "change", "touches": ["src/**"], "cost_micro": 10, "max_cost_micro": 10}
     changes = given.pop("changes", [CHANGE])
-    return rules.facts_for(report, BASE, changes, Bounds(**known | given)).model_dump(mode="json")
+    return rules.facts_for(report, BASE, changes, Allowed(**known | given)).model_dump(mode="json")
 
 
-def judge(gatekeeper: Gatekeeper, row: Any, suite: str = "change") -> Answer:
-    from include.gate.gatekeeper import Question
+def judge(gatekeeper: Gatekeeper, row: Any, suite: str = "change") -> Judged:
+    from include.gate.gatekeeper import Sheet
 
-    return gatekeeper.judge([Question("v", suite, row)])[0]
+    return gatekeeper.judge([Sheet("v", suite, row)])[0]
 
 
 def ran(changed: dict[str, str | None], exit_code: int | None = 1, **more: Any) -> TestReport:
@@ -93,10 +93,10 @@ def test_honest_work_is_green_in_every_suite(gatekeeper: Gatekeeper) -> None:
 
 
 def test_every_fake_is_red_alone_and_in_one_batch(gatekeeper: Gatekeeper) -> None:
-    from include.gate.gatekeeper import Question
+    from include.gate.gatekeeper import Sheet
 
     honest = facts(TestReport(**HONEST))
-    batch = [Question(name, "change", row) for name, (row, _) in FAKES.items()] + [Question("honest", "change", honest)]
+    batch = [Sheet(name, "change", row) for name, (row, _) in FAKES.items()] + [Sheet("honest", "change", honest)]
     answers = {answer.id: answer for answer in gatekeeper.judge(batch)}
     found = {name: {finding.expectation for finding in answers[name].findings} for name in FAKES}
     assert found == {name: guards for name, (_, guards) in FAKES.items()}
@@ -173,7 +173,7 @@ def test_an_expectation_that_raises_is_red_for_all(great_expectations: ModuleTyp
         }
     )
     (tmp_path / "change.json").write_text(json.dumps(suite))
-    questions = [great_expectations.Question(name, "change", facts(TestReport(**HONEST))) for name in "ab"]
+    questions = [great_expectations.Sheet(name, "change", facts(TestReport(**HONEST))) for name in "ab"]
     answers = great_expectations.Gatekeeper(tmp_path).judge(questions)
     assert [answer.green for answer in answers] == [False, False]
 

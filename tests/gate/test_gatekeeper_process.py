@@ -17,7 +17,7 @@ from include.artifacts import service as artifacts
 from include.artifacts.models import ARTIFACT, About, CostReport, FileDiff, Log, TestResult
 from include.database.unit_of_work import transaction
 from include.gate import base, verifier
-from include.gate.models import Bounds, Case, Facts, SuiteName, TestReport, Verdict
+from include.gate.models import Allowed, Case, Facts, SuiteName, TestReport, Verdict
 from include.settings import ROOT, Settings
 from tests.conftest import wait_until
 from tests.kit.scale import patience
@@ -31,12 +31,12 @@ def world(settings: Settings, tmp_path: Path) -> World:
 
 def ask(tree: str, facts: Facts = GREEN, suite: SuiteName = "change") -> None:
     with transaction("airflow") as connection:
-        verifier.request_verdict(connection, Case(RUN, None, None, tree, Bounds(suite)), facts)
+        verifier.request_verdict(connection, Case(RUN, None, None, tree, Allowed(suite)), facts)
 
 
 def answer(tree: str, suite: SuiteName = "change") -> Verdict:
     with transaction("airflow") as connection:
-        found = verifier.verdict(connection, Case(RUN, None, None, tree, Bounds(suite)))
+        found = verifier.verdict(connection, Case(RUN, None, None, tree, Allowed(suite)))
     assert found is not None
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from include.database.unit_of_work import transaction
 from include.errors import GitFailed, Refused
 from include.gate import verifier
-from include.gate.models import Bounds, Case
+from include.gate.models import Allowed, Case
 from include.merge import landing
 from include.merge.models import Landed, Landing, LandingConflict
 from include.repository import git, killed_push, remotes, trees
@@ -101,7 +101,7 @@ def test_base_that_moved_needs_a_verification_of_its_own(merged: World) -> None:
     with pytest.raises(Refused, match="no green verdict"):
         land(merged, prepared)
     with transaction("airflow") as connection:
-        verifier.request_verdict(connection, Case(RUN, None, None, prepared.candidate.tree, Bounds("landing")), GREEN)
+        verifier.request_verdict(connection, Case(RUN, None, None, prepared.candidate.tree, Allowed("landing")), GREEN)
     merged.judge(prepared.candidate.tree, True)
     assert not prepare(merged).needs_verification
     third = land(merged, prepared)

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from include.clock import new_id
 from include.database.unit_of_work import Connection, transaction
 from include.gate import verifier
-from include.gate.models import Bounds, Case, Facts
+from include.gate.models import Allowed, Case, Facts
 from include.merge import service
 from include.repository import quarantine, trees
 from include.repository.models import Candidate, MergeConflict
@@ -64,7 +64,7 @@ class World:
             return made
         trees.set_ref(self.mirror, service.candidate_ref(AttemptRef(task_run, 1)), made.commit)
         with transaction("airflow") as connection:
-            verifier.request_verdict(connection, Case(RUN, task_run, 1, made.tree, Bounds("change")), GREEN)
+            verifier.request_verdict(connection, Case(RUN, task_run, 1, made.tree, Allowed("change")), GREEN)
             connection.execute("UPDATE task_runs SET state = 'MERGE_QUEUE' WHERE id = %s AND state = 'VERIFYING'", [task_run])
         self.judge(made.tree, green)
         return made

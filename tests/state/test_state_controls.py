@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -15,10 +15,10 @@ from tests.state.test_migrations import old  # noqa: F401 - a fixture
 
 def _breaks(monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
     """The migration also does this."""
-    right: Callable[[Settings], Any] = test_migrations.migrate
+    right: Callable[[Settings, Collection[tuple[str, str, str]]], Any] = test_migrations.migrate
 
-    def migrate(settings: Settings) -> None:
-        right(settings)
+    def migrate(settings: Settings, transitions: Collection[tuple[str, str, str]]) -> None:
+        right(settings, transitions)
         with transaction("owner") as connection:
             connection.execute(statement)  # type: ignore[call-overload]
 
