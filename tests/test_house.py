@@ -432,6 +432,22 @@ def exists(named: Named) -> bool:
     return bool(text) and (not named.test or f"def {named.test}(" in text) and named.case in text
 
 
+def untrue(walks: str) -> list[str]:
+    """Stops of walks, ``room/file.py:function``, that are not in the house."""
+    stops = re.findall(r"`([a-z_/]+\.py)(?::([a-z_]+))?`", walks)
+    texts = {file: (ROOT / "include" / file).read_text() if (ROOT / "include" / file).is_file() else "" for file, _ in stops}
+    return [f"{file}:{name}" for file, name in stops if not texts[file] or (name and f"def {name}(" not in texts[file])]
+
+
+def test_the_walks_of_the_architecture_are_true() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    walks = page[page.index("## Six walks") : page.index("## Ids")]
+    assert untrue(walks) == []
+    assert untrue("`goals/intake.py:nobody` `nowhere/at.py`") == ["goals/intake.py:nobody", "nowhere/at.py:"]  # control
+    titles = re.split(r"^\*\*.*\*\*$", walks, flags=re.MULTILINE)[1:]
+    assert len(titles) == 6 and max(len(walk.strip().splitlines()) for walk in titles) <= 24  # a screen
+
+
 def test_the_pages_of_the_documentation_exist() -> None:
     pages = [*(ROOT / "docs").rglob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
