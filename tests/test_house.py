@@ -439,6 +439,24 @@ def untrue(walks: str) -> list[str]:
     return [f"{file}:{name}" for file, name in stops if not texts[file] or (name and f"def {name}(" not in texts[file])]
 
 
+def test_the_architecture_names_every_room_and_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = {
+        row: set(re.findall(r"`([a-z_]+)/?`", files))
+        for row, files in re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| (.*) \|$", page, re.MULTILINE)
+    }
+    there: dict[str, set[str]] = {}
+    for name in in_rooms():
+        parts = name.split(".")
+        if sources()[name].name != "__init__.py" and not {"migrations", "bench", "chaos"} & set(parts):
+            there.setdefault(parts[1], set()).add(parts[-1])
+    missing = {where: files - named.get(where, set()) - {"models"} for where, files in there.items()}
+    assert {where: files for where, files in missing.items() if files} == {}
+    folders = {"definitions", "migrations", "bench", "chaos", "kinds", "steps", "suites", "playbooks", "sample"}
+    gone = {where: files - there.get(where, set()) - folders - {"models"} for where, files in named.items() if where in there}
+    assert {where: files for where, files in gone.items() if files} == {}
+
+
 def test_the_walks_of_the_architecture_are_true() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     walks = page[page.index("## Six walks") : page.index("## Ids")]
