@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.settings import ROOT
-from tests.kit import lanes, run_folder, shared, spread
+from tests.kit import lanes, promises, run_folder, shared, spread
 from tests.kit.quiet import figure
 from tests.kit.servers import corpora, free_port, servers, settings, wait_until
 from tests.kit.shared import bubblewrap_stack, containers, containers_alone, docker_stack, processes, processes_alone
@@ -58,3 +58,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         shared.leave(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A test that fails says which promises are broken with it (docs/promises.md)."""
+    report = yield
+    if report.failed and (broken := promises.of_item(item)):  # type: ignore[attr-defined]
+        report.sections.append(("Promises that this test holds", "\n".join(broken)))  # type: ignore[attr-defined]
+    return report

@@ -16,7 +16,7 @@ import pytest
 from include.settings import ROOT, Settings
 from include.tasks.models import STEPS
 from tests.kit import measures, quiet, today
-from tests.kit.promises import Named, promises
+from tests.kit.promises import Named, held_by, promises
 
 BASE = {"errors", "clock", "settings", "faults", "lazy", "frozen"}
 PURE = {"models", "rules"}
@@ -424,6 +424,13 @@ def test_every_promise_names_tests_and_controls_that_exist() -> None:
     assert len(rows) > 50 and [row.words for row in rows if not row.tests or not all(named.test for named in row.controls)] == []
     assert [row.words for row in rows if not row.controls] == []
     assert [f"{named.path}::{named.test}[{named.case}]" for row in rows for named in (*row.tests, *row.controls) if not exists(named)] == []
+
+
+def test_a_test_of_a_promise_leads_back_to_it() -> None:
+    for row in promises():
+        for named in (*row.tests, *row.controls):
+            assert row.words in held_by(named.path, named.test or "test_anything", named.case), named
+    assert held_by("tests/test_house.py", "test_that_is_not_there", "") == []  # control
 
 
 def exists(named: Named) -> bool:

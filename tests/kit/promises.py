@@ -6,6 +6,8 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+import pytest
+
 from tests.kit.servers import ROOT
 
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+)(?:\[([^]`]+)])?)?`")
@@ -41,6 +43,28 @@ def controls() -> dict[tuple[str, str], tuple[str, ...]]:
     for named in (named for promise in promises() for named in promise.controls):
         found[named.path, named.test] = (*found.get((named.path, named.test), ()), named.case)
     return found
+
+
+def held_by(path: str, test: str, case: str) -> list[str]:
+    """Find the way back from a test: the words of every promise that it, or its whole file, stands for, as test or as control.
+
+    Args:
+        path: of its file, from the root.
+        test: its function.
+        case: the rest of its id, in brackets; empty: it has no cases.
+    """
+    found = []
+    for promise in promises():
+        for named in (*promise.tests, *promise.controls):
+            if named.path == path and named.test in ("", test) and named.case in case and promise.words not in found:
+                found.append(promise.words)
+    return found
+
+
+def of_item(item: pytest.Item) -> list[str]:
+    """As ``held_by``, of a collected test."""
+    name, _, case = item.name.partition("[")
+    return held_by(item.path.relative_to(ROOT).as_posix(), name, case.removesuffix("]"))
 
 
 def _named(cell: str) -> tuple[Named, ...]:
