@@ -6,6 +6,8 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from importlib import import_module
 from typing import NamedTuple
 
 Parsed = Mapping[str, ast.Module]
@@ -53,8 +55,8 @@ def strings(tree: ast.AST) -> str:
 def unused(modules: Parsed) -> set[str]:
     """Find public functions and methods whose name stands nowhere but in their own definition.
 
-    What a decorator with a dot in it registers (``@app.command()``) is used by that. A name is all that is looked at, so that two
-    functions of one name hide each other; what is found is unused for certain.
+    What a decorator of others registers (``@app.command()``, ``@hookimpl``) is used by that, and so is what pytest calls by its name. A
+    name is all that is looked at, so that two functions of one name hide each other; what is found is unused for certain.
     """
     named = Counter[str]()
     for tree in modules.values():
@@ -70,9 +72,11 @@ def unused(modules: Parsed) -> set[str]:
 def _defined(tree: ast.Module) -> Iterator[tuple[str, _Function]]:
     """The public functions of a module, and the public methods of its classes."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    foreign = set(_foreign(tree)) - {"contextmanager", "asynccontextmanager", "cache", "lru_cache", "cached_property"}
     for prefix, body in (("", tree.body), *((f"{node.name}.", node.body) for node in classes)):
         for node in body:
-            if isinstance(node, _Function) and not node.name.startswith("_") and not any(map(_registers, node.decorator_list)):
+            registered = any(_registers(decorator, foreign) for decorator in node.decorator_list) if isinstance(node, _Function) else True
+            if isinstance(node, _Function) and not registered and not node.name.startswith(("_", "pytest_")):
                 yield f"{prefix}{node.name}", node
 
 
@@ -86,9 +90,42 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield node.name
 
 
-def _registers(decorator: ast.expr) -> bool:
+def _registers(decorator: ast.expr, foreign: set[str]) -> bool:
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return isinstance(called, ast.Attribute)
+    return isinstance(called, ast.Attribute) or (isinstance(called, ast.Name) and called.id in foreign)
+
+
+def _foreign(tree: ast.Module) -> dict[str, str]:
+    """What a module imports from others' packages: each name, and the module that it is from."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] != "include":
+            found.update({alias.asname or alias.name: node.module for alias in node.names})
+    return found
+
+
+def overrides(tree: ast.Module, name: str) -> bool:
+    """Tell whether a method, ``Class.method``, is one of a class that its own class has from others' packages: they call it.
+
+    The other package is imported to know.
+    """
+    cls, _, method = name.rpartition(".")
+    foreign = _foreign(tree)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == cls:
+            return any(hasattr(base, method) for base in map(partial(_imported, foreign), node.bases))
+    return False
+
+
+def _imported(foreign: Mapping[str, str], base: ast.expr) -> object:
+    """The class of another package that is named as a base, by its name or by ``module.Name``; None: it is one of ours."""
+    path = ast.unparse(base).split(".")
+    if path[0] not in foreign:
+        return None
+    found: object = import_module(foreign[path[0]])
+    for name in path:
+        found = getattr(found, name)
+    return found
 
 
 def doubled(modules: Parsed) -> dict[str, set[str]]:
