@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -122,7 +123,10 @@ def _imported(foreign: Mapping[str, str], base: ast.expr) -> object:
     path = ast.unparse(base).split(".")
     if path[0] not in foreign:
         return None
-    found: object = import_module(foreign[path[0]])
+    module = foreign[path[0]]
+    with contextlib.suppress(ModuleNotFoundError):  # the name may be a module itself
+        import_module(f"{module}.{path[0]}")
+    found: object = import_module(module)
     for name in path:
         found = getattr(found, name)
     return found
