@@ -96,12 +96,12 @@ def _registers(decorator: ast.expr, foreign: set[str]) -> bool:
     return isinstance(called, ast.Attribute) or (isinstance(called, ast.Name) and called.id in foreign)
 
 
-def _foreign(tree: ast.Module) -> dict[str, str]:
-    """What a module imports from others' packages: each name, and the module that it is from."""
+def _foreign(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    """What a module imports from others' packages: by each name here, the module that it is from, and its name there."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] != "include":
-            found.update({alias.asname or alias.name: node.module for alias in node.names})
+            found.update({alias.asname or alias.name: (node.module, alias.name) for alias in node.names})
     return found
 
 
@@ -118,17 +118,17 @@ def overrides(tree: ast.Module, name: str) -> bool:
     return False
 
 
-def _imported(foreign: Mapping[str, str], base: ast.expr) -> object:
+def _imported(foreign: Mapping[str, tuple[str, str]], base: ast.expr) -> object:
     """The class of another package that is named as a base, by its name or by ``module.Name``; None: it is one of ours."""
-    path = ast.unparse(base).split(".")
-    if path[0] not in foreign:
+    first, *rest = ast.unparse(base).split(".")
+    if first not in foreign:
         return None
-    module = foreign[path[0]]
+    module, name = foreign[first]
     with contextlib.suppress(ModuleNotFoundError):  # the name may be a module itself
-        import_module(f"{module}.{path[0]}")
+        import_module(f"{module}.{name}")
     found: object = import_module(module)
-    for name in path:
-        found = getattr(found, name)
+    for part in (name, *rest):
+        found = getattr(found, part)
     return found
 
 

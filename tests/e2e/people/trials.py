@@ -155,7 +155,7 @@ class Stand:
         with transaction("airflow") as connection:
             run = intake.submit(connection, self.settings, request, "people", unlisted=True).run
             planner.store(connection, run, plan)
-        trial.goal_run, trial.dag_id, trial.run_id = run["id"], run["dag_id"], run["run_id"]
+        trial.goal_run, trial.dag_id, trial.run_id = run.id, run.dag_id, run.run_id
 
     def leases(self, trial: Trial, of: str = "") -> list[dict[str, Any]]:
         """All leases of the goal run, or of one task run."""
