@@ -24,7 +24,7 @@ KEPT = ("AIRLOCK_PG_BIN", "AIRLOCK_VALKEY_BIN", "AIRLOCK_IMAGE", "AIRLOCK_ENGINE
 """Settings of the caller that hold for a benchmark too."""
 
 
-def wait_for(what: str, check: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(what: str, check: Callable[[], object], seconds: float = 120) -> None:
     """Ask every 50 ms until it is true.
 
     Raises:
