@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
@@ -112,8 +113,11 @@ class Process:
 
 
 async def wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait until an event is set, at most so long."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+    """Wait until an event is set, at most so long.
+
+    Not by ``asyncio.wait_for``: until Python 3.12 it swallows a cancellation that comes in the moment in which the event is set, and a
+    broker that is asked to stop in that moment would go on for ever.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

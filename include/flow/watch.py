@@ -67,7 +67,8 @@ class Watched:
     async def changed(self) -> None:
         """Wait until there is something to look at; at first there always is. After ``ANYWAY_S`` without a call a look does no harm."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._called.wait(), ANYWAY_S)
+            async with asyncio.timeout(ANYWAY_S):  # not ``wait_for``: see ``include.broker.process.wait``
+                await self._called.wait()
         self._called.clear()
 
     def call(self, print_: str) -> None:
