@@ -140,10 +140,11 @@ def pooled_transaction(role: str) -> Iterator[Connection]:
     """
     from psycopg_pool import ConnectionPool, PoolTimeout
 
-    key = (os.getpid(), role)  # a forked child must not share its parent's connections
+    dsn = settings().dsn(role)
+    key = (os.getpid(), dsn)  # a forked child must not share its parent's connections, nor another server's be asked for this one's
     if key not in _pools:
         _pools[key] = ConnectionPool(
-            settings().dsn(role),
+            dsn,
             kwargs={"row_factory": dict_row},
             min_size=1,
             max_size=8,

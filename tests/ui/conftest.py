@@ -64,7 +64,7 @@ def page(airlock: Stack) -> Iterator[Page]:
         context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=settings.api_url)
         context.add_cookies([{"name": "_token", "value": token, "url": settings.api_url}])
         context.set_default_timeout(patience(60) * 1000)
-        expect.set_options(timeout=patience(5) * 1000)
+        expect.set_options(timeout=patience(10) * 1000)
         yield context.new_page()
         browser.close()
 
