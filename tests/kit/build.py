@@ -95,10 +95,10 @@ def run(connection: Connection, of: Goal, id_: str = "", run_id: str = "r", stat
     return goals.lock(connection, of.dag_id, run_id)
 
 
-def task(connection: Connection, goal_run: str, key: str, state: TaskRunState = TaskRunState.PENDING) -> LockedTaskRun:
-    """A task run, brought to a state; to be LEASED it gets an attempt on the node ``local``, without a lease."""
+def task(connection: Connection, goal_run: str, key: str, state: TaskRunState | None = None) -> LockedTaskRun:
+    """A task run, as it is or brought to a state; to be LEASED it gets an attempt on the node ``local``, without a lease."""
     row = tasks.lock(connection, goal_run, key)
-    for step in way("task_run", row.state, state):
+    for step in way("task_run", row.state, state or row.state):
         if step == TaskRunState.LEASED:
             tasks.new_attempt(connection, row, LOCAL, None, 0)
         elif step == TaskRunState.COMPLETED:
