@@ -10,8 +10,9 @@ import pytest
 from include.settings import ROOT
 from tests.kit import lanes, promises, run_folder, shared, spread
 from tests.kit.quiet import figure
-from tests.kit.servers import corpora, free_port, servers, settings, wait_until
+from tests.kit.servers import corpora, free_port, servers, settings
 from tests.kit.shared import bubblewrap_stack, containers, containers_alone, docker_stack, processes, processes_alone
+from tests.kit.waiting import wait_until
 
 __all__ = [
     "ROOT", "bubblewrap_stack", "containers", "containers_alone", "corpora", "docker_stack", "figure", "free_port", "processes",

@@ -12,14 +12,14 @@ import pytest
 from alembic.script import ScriptDirectory
 from psycopg.rows import dict_row
 
-from include.clock import new_id
 from include.database.migrate import MIGRATIONS, migrate, newest
-from include.database.unit_of_work import kept_connections, transaction
+from include.database.unit_of_work import Connection, kept_connections, transaction
 from include.errors import IllegalTransition
 from include.settings import Settings
 from include.tasks.models import AttemptState, GoalRunState, TaskRunState
 from include.tasks.rules import TRANSITIONS
 from tests.conftest import wait_until
+from tests.kit import build
 from tests.kit.servers import fresh_database, settings_of
 
 
@@ -47,24 +47,13 @@ def goal_run(settings: Settings) -> str:
 
 def seed() -> str:
     """Make a goal run as the owner."""
-    goal = new_id()
     with transaction("owner") as connection:
-        connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100)")
-        connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
-        connection.execute(
-            "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key,"
-            " request_sha256, created_by) VALUES (%s, 'g', 't', 't', 'sample', 'main', 'jarvis', 100, 60, 'per_goal', 'k', 'h', 'me')",
-            [goal],
-        )
-        connection.execute("INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, 'h', '{}')", [goal])
-        connection.execute(
-            "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at)"
-            " VALUES ('g1', %s, 'g', 'r', 'airlock/g1', 100, now() + interval '1 hour')",
-            [goal],
-        )
-        connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES ('g1-a', 'g1', 'a')")
-        connection.execute("INSERT INTO nodes VALUES ('local', 4, 'bubblewrap')")
-        connection.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES ('g1-a', 1, 'local', 'bubblewrap')")
+        build.ground(connection)
+        build.node(connection)
+        goal = build.goal(connection, "g", budget_usd=1e-4)
+        build.plan(connection, goal.id, "{}")
+        build.run(connection, goal, "g1")
+        build.task(connection, "g1", "a", TaskRunState.LEASED)
     with transaction("cli") as connection:
         connection.execute("INSERT INTO audit_log (actor, action, subject) VALUES ('me', 'goal.submitted', 'g1')")
     return "g1"
@@ -104,13 +93,18 @@ def test_without_the_trigger_an_illegal_transition_passes(goal_run: str) -> None
         connection.execute("UPDATE goal_runs SET state = 'COMPLETED' WHERE id = 'g1'")
 
 
-INSERTS = {
-    "goal_run": "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at, state)"
-    " SELECT 'g2', goal, 'g', 'r2', 'airlock/g2', 100, now(), %s FROM goal_runs",
-    "task_run": "INSERT INTO task_runs (id, goal_run, key, merged_commit, state)"
-    " SELECT 'g1-b', 'g1', 'b', CASE s WHEN 'COMPLETED' THEN 'c' END, s FROM (VALUES (%s)) AS v(s)",
-    "attempt": "INSERT INTO attempts (task_run, epoch, node, rung, state) VALUES ('g1-a', 2, 'local', 'bubblewrap', %s)",
+TWINS: dict[str, dict[str, str]] = {
+    "goal_run": {"id": "'g2'", "run_id": "'r2'"},
+    "task_run": {"id": "'g1-b'", "key": "'b'"},
+    "attempt": {"epoch": "2"},
 }
+"""What tells a second row of each machine from the first one."""
+
+
+def begin(connection: Connection, machine: str, table: str, state: str) -> None:
+    """By raw SQL, a second row that begins in a state."""
+    merged = {"merged_commit": "'c'"} if state == "COMPLETED" and machine == "task_run" else {}
+    build.twins(connection, table, **TWINS[machine], **merged, state=f"'{state}'")
 
 
 @pytest.mark.parametrize(("machine", "table", "where", "states"), MACHINES)
@@ -120,7 +114,7 @@ def test_every_beginning_by_raw_sql(goal_run: str, machine: str, table: str, whe
     for state in states:
         try:
             with transaction("owner") as connection:
-                connection.execute(INSERTS[machine], [state])
+                begin(connection, machine, table, state)
                 begun.add(state)
                 connection.rollback()
         except IllegalTransition:
@@ -130,7 +124,7 @@ def test_every_beginning_by_raw_sql(goal_run: str, machine: str, table: str, whe
         connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER guard")
         for state in states:
             with connection.transaction(force_rollback=True):
-                connection.execute(INSERTS[machine], [state])
+                begin(connection, machine, table, state)
 
 
 def test_each_transition_writes_its_event(goal_run: str) -> None:

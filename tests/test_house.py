@@ -337,6 +337,23 @@ def test_each_table_is_written_by_its_own_room_only() -> None:
     assert also_written({"leases": {"leases", "cli"}, "goals": {"goals"}}) == {"leases": {"cli"}}
 
 
+KIT = ("goals", "goal_runs", "task_runs", "attempts", "leases")
+"""Tables whose rows tests build by ``tests/kit/build.py``: by the product's services, so that a new column changes no test."""
+BY_HAND = {"tests/state/rows_of_0001.sql": "a recording of a database of the first version, which later ones must migrate"}
+"""Files of tests that spell rows of these tables, and why."""
+
+
+def spelled(texts: dict[str, str]) -> set[str]:
+    """Files that insert rows of the kit's tables by hand."""
+    return {name for name, text in texts.items() if re.search(rf"INSERT INTO ({'|'.join(KIT)})\b", text)}
+
+
+def test_tests_build_rows_by_the_kit() -> None:
+    paths = [path for kind in ("*.py", "*.sql") for path in (ROOT / "tests").rglob(kind)]
+    assert spelled({path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}) == set(BY_HAND)
+    assert spelled({"guilty": f"INSERT INTO {KIT[0]} VALUES (1)", "goals.sql": "INSERT INTO plans VALUES (1)"}) == {"guilty"}  # control
+
+
 def test_rows_are_read_as_types() -> None:
     assert {f"{name}.{function}" for name, tree in parsed().items() for function in measures.loose_reads(tree)} == today.LOOSE_READS
     control = """

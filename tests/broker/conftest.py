@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import signal
@@ -19,15 +17,17 @@ import pytest
 import redis
 import yaml
 
-from include.agents import service as agents
 from include.clock import new_id, now
 from include.database.unit_of_work import transaction
+from include.goals import service as goals
+from include.goals.models import MICRO
 from include.messages import models
 from include.messages.envelopes import EnvelopeHead, Sender, make_body, open_envelope
 from include.messages.signatures import sign, verify
 from include.settings import Settings
 from include.tasks.models import AttemptRef
 from tests.conftest import ROOT, free_port, wait_until
+from tests.kit import build
 from tests.kit.forked import Forked
 from tests.kit.scale import patience
 
@@ -98,9 +98,8 @@ class Yard:
         self.children: list[Child] = []
         self.model_port = free_port()
         with transaction("owner") as connection:
-            agents.seed(connection)
-            connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
-            connection.execute("INSERT INTO nodes VALUES ('local', 99, 'bubblewrap')")
+            build.ground(connection)
+            build.node(connection)
 
     def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         with transaction("owner") as connection:
@@ -113,25 +112,11 @@ class Yard:
     def goal_run(
         self, budget_micro: int = 5_000_000, plan: dict[str, Any] = PLAN, agent: str = "jarvis", text: str = "Add a parser"
     ) -> str:
-        goal, id_ = new_id(), f"g{secrets.token_hex(6)}"
-        document = json.dumps(plan)
         with transaction("owner") as connection:
-            connection.execute(
-                "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing,"
-                " idempotency_key, request_sha256, created_by)"
-                " VALUES (%s, %s, 't', %s, 'sample', 'main', %s, %s, 600, 'per_goal', %s, 'h', 'me')",
-                [goal, id_, text, agent, budget_micro, id_],
-            )
-            digest = hashlib.sha256(document.encode()).hexdigest()
-            seq = connection.execute(
-                "INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, %s, %s) RETURNING seq", [goal, digest, document]
-            ).fetchone()["seq"]  # type: ignore[index]
-            connection.execute(
-                "INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)"
-                " VALUES (%s, %s, %s, 'r', %s, 'airlock/x', %s, now() + interval '1 hour')",
-                [id_, goal, id_, seq, budget_micro],
-            )
-        return id_
+            run = goals.new_run_id()
+            goal = build.goal(connection, run, agent=agent, goal=text, budget_usd=budget_micro / MICRO)  # its DAG bears its run's name
+            build.plan(connection, goal.id, plan)
+            return build.run(connection, goal, run).id
 
     def attempt(
         self,
@@ -144,27 +129,12 @@ class Yard:
         commit: str = "c",
     ) -> Worker:
         goal_run = goal_run or self.goal_run()
-        task_run, lease = f"{goal_run}-{key}", new_id()
-        in_key, out_key = secrets.token_bytes(32), secrets.token_bytes(32)
+        terms = build.TERMS._replace(max_tokens=max_tokens, max_micro=max_micro)
         with transaction("owner") as connection:
-            connection.execute(
-                "INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", [task_run, goal_run, key]
-            )
-            connection.execute("ALTER TABLE task_runs DISABLE TRIGGER guard")
-            connection.execute("UPDATE task_runs SET state = 'LEASED', epoch = %s WHERE id = %s", [epoch, task_run])
-            connection.execute("ALTER TABLE task_runs ENABLE TRIGGER guard")
-            connection.execute(
-                "INSERT INTO attempts (task_run, epoch, node, rung, resumed_from) VALUES (%s, %s, 'local', 'bubblewrap', %s)",
-                [task_run, epoch, resumed_from],
-            )
-            connection.execute(
-                "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, capabilities, input_commit, max_tokens, max_micro,"
-                " ti_id, expires_at) VALUES (%s, 'work', %s, %s, %s, %s, 'local', '{test,git-commit}', %s, %s, %s, 'ti',"
-                " now() + interval '15 minutes')",
-                [lease, f"airlock-{task_run}-{epoch}", goal_run, task_run, epoch, commit, max_tokens, max_micro],
-            )
-            connection.execute("INSERT INTO attempt_keys VALUES (%s, %s, %s)", [lease, in_key, out_key])
-        return Worker(self, task_run, epoch, in_key, out_key, lease)
+            task = build.task(connection, goal_run, key)
+            made = build.attempt(connection, task, terms, commit, resumed_from=resumed_from)
+        assert made.attempt.epoch == epoch
+        return Worker(self, task.id, epoch, made.in_key, made.out_key, made.lease)
 
     # -- processes -------------------------------------------------------------------------------------------------------
 

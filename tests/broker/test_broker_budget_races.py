@@ -45,7 +45,7 @@ def _balanced(yard) -> dict[str, Any]:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_four_processes_two_of_them_killed_never_overspend(yard, limit: str, capsys) -> None:  # type: ignore[no-untyped-def]
-    worker = yard.attempt(yard.goal_run(budget_micro=10**12), max_micro=10**9, max_tokens=10**7)
+    worker = yard.attempt(yard.goal_run(budget_micro=10**10), max_micro=10**9, max_tokens=10**7)
     yard.rows(LIMITS[limit])
     spenders = [yard.start("-m", "tests.broker.spender", f"jarvis/{n}", "4", str(worker.lease)) for n in range(4)]
     for spender in spenders[:2]:
@@ -134,7 +134,7 @@ def test_a_request_that_one_replica_refused_is_paid_by_no_other(yard, monkeypatc
 
 
 def test_control_check_then_spend_without_the_row_locks_overspends(yard, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    worker = yard.attempt(yard.goal_run(budget_micro=10**12), max_micro=120_000, max_tokens=10**7)
+    worker = yard.attempt(yard.goal_run(budget_micro=10**10), max_micro=120_000, max_tokens=10**7)
     monkeypatch.setattr(money._SQL, "lock_budget", "SELECT pg_sleep(0.05)")
     monkeypatch.setattr(money._SQL, "lock_goal_run", money._SQL.lock_goal_run.replace("FOR NO KEY UPDATE", ""))
     monkeypatch.setattr(money._SQL, "lock_lease", money._SQL.lock_lease.replace("FOR NO KEY UPDATE", ""))

@@ -84,7 +84,7 @@ def _race(yard, workers: list[Any]) -> list[str]:  # type: ignore[no-untyped-def
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_sixteen_at_once_never_overspend(yard, limit: str, capsys) -> None:  # type: ignore[no-untyped-def]
-    run = yard.goal_run(budget_micro=10**12)
+    run = yard.goal_run(budget_micro=10**10)
     worker = yard.attempt(run, max_micro=10**9, max_tokens=10**7)
     yard.rows(LIMITS[limit])
     stopped = _race(yard, [worker])
@@ -104,7 +104,7 @@ def test_sixteen_at_once_never_overspend(yard, limit: str, capsys) -> None:  # t
 
 def test_control_without_the_lock_a_day_is_overspent(yard, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     # One goal run a worker, so that no row's lock stands in for the one that is removed.
-    plans = [yard.attempt(yard.goal_run(budget_micro=10**12), max_micro=10**9, max_tokens=10**7) for _ in range(WORKERS)]
+    plans = [yard.attempt(yard.goal_run(budget_micro=10**10), max_micro=10**9, max_tokens=10**7) for _ in range(WORKERS)]
     yard.rows("UPDATE agents SET day_budget_micro = 120000")
     monkeypatch.setattr(money._SQL, "lock_budget", "SELECT pg_sleep(0.02)")
     _race(yard, plans)

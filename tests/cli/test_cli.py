@@ -18,8 +18,10 @@ from include.goals.rules import submission_run
 from include.repository import as_person
 from include.repository import service as repositories
 from include.settings import ROOT, Settings
+from include.tasks.models import TaskRunState
 from include.views import goals
 from include.views.models import GoalView, TaskView
+from tests.kit import build
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
 
@@ -164,33 +166,25 @@ def test_uncommitted_changes_are_counted(tmp_path: Path) -> None:
     assert as_person.uncommitted(folder) == 1
 
 
-RUN = """
-INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{}', 1, 1) ON CONFLICT DO NOTHING;
-INSERT INTO repositories VALUES ('sample', '/nowhere', true);
-INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
-VALUES ('0190a000-0000-7000-8000-000000000001', 'goal_sample_00000001', 'Rates', 'Rates', 'sample', 'main', 'jarvis', 5, 60, 'per_goal', 'k1', '', 'me');
-INSERT INTO plans (goal, revision, sha256, document) VALUES ('0190a000-0000-7000-8000-000000000001', 1, '',
- '{"summary": "s", "tasks": [{"key": "a", "title": "Part A"}, {"key": "b", "title": "Part [b]"}]}');
-INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)
-SELECT 'gaaaaaaaaaaaa', goal, 'goal_sample_00000001', 'manual__1', seq, 'airlock/gaaaaaaaaaaaa', 5, now() + interval '1 hour' FROM plans;
-INSERT INTO nodes VALUES ('local', 4, 'container');
-INSERT INTO task_runs (id, goal_run, key, epoch) VALUES ('gaaaaaaaaaaaa-a', 'gaaaaaaaaaaaa', 'a', 1);
-INSERT INTO attempts (task_run, epoch, node, rung, step) VALUES ('gaaaaaaaaaaaa-a', 1, 'local', 'container', 'reads the code');
-"""
+PLAN = '{"summary": "s", "tasks": [{"key": "a", "title": "Part A"}, {"key": "b", "title": "Part [b]"}]}'
 
 
 @pytest.fixture
 def a_run(settings: Settings) -> str:
+    """A run of a goal with two tasks."""
     with transaction("owner") as connection:
-        for statement in RUN.split(";\n"):
-            if statement.strip():
-                connection.execute(statement)
-    return "gaaaaaaaaaaaa"
+        build.ground(connection)
+        build.node(connection)
+        goal = build.goal(connection, "goal_sample_00000001", key="k1", goal="Rates")
+        build.plan(connection, goal.id, PLAN)
+        return build.run(connection, goal, run_id="manual__1").id
 
 
 def test_a_goal_is_found_by_each_of_its_names(a_run: str) -> None:
     with transaction("viewer") as connection:
-        for word in (a_run, a_run[:6], "goal_sample_00000001", "k1", "0190a000"):
+        taken = goals.of_key(connection, "k1")
+        assert taken is not None
+        for word in (a_run, a_run[:6], "goal_sample_00000001", "k1", taken.goal[:8]):
             assert goals.find_run(connection, word) == a_run
         with pytest.raises(NotFound, match="Did you mean 'goal_sample_00000001'"):
             goals.find_run(connection, "goal_smaple_00000001")
@@ -202,8 +196,8 @@ def test_progress_tells_each_change_once(a_run: str) -> None:
     assert [line.split(" s  ")[1] for line in first] == [f"goal {a_run} SUBMITTED"]
     assert progress.lines(progress.read(a_run), told) == []
     with transaction("owner") as connection:
-        for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
-            connection.execute("UPDATE task_runs SET state = %s", (state,))
+        build.task(connection, a_run, "a", TaskRunState.EXECUTING)
+        connection.execute("UPDATE attempts SET step = 'reads the code'")
     assert [line.split(" s  ")[1] for line in progress.lines(progress.read(a_run), told)] == ["a attempt 1 EXECUTING: reads the code"]
 
 

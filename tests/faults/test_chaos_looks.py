@@ -13,8 +13,10 @@ from include.drills.chaos.models import Overspent, Stale, Stored
 from include.errors import IllegalTransition, StaleEpoch
 from include.settings import Settings
 from include.tasks import service as tasks
+from include.tasks.models import TaskRunState
 from tests.broker.conftest import Yard, yard
-from tests.merge.world import World
+from tests.kit import build
+from tests.merge.world import RUN, World
 
 __all__ = ["yard"]
 
@@ -100,7 +102,12 @@ def test_a_changed_and_a_cut_audit_log_are_seen(yard: Yard) -> None:
 
 
 def test_an_illegal_transition_is_seen(yard: Yard) -> None:
-    worker = yard.attempt()  # the yard itself leaps from PENDING to LEASED, with the guard taken down
+    worker = yard.attempt()
+    assert rules.illegal_transitions(looked().events) == []  # control
+    with transaction("owner") as connection:  # from LEASED, with the guard taken down
+        connection.execute("ALTER TABLE task_runs DISABLE TRIGGER guard")
+        connection.execute("UPDATE task_runs SET state = 'VERIFYING'")
+        connection.execute("ALTER TABLE task_runs ENABLE TRIGGER guard")
     assert [words for words in rules.illegal_transitions(looked().events) if worker.task_run in words]
     with pytest.raises(IllegalTransition):
         yard.rows("UPDATE task_runs SET state = 'COMPLETED', merged_commit = 'c'")
@@ -113,9 +120,8 @@ def test_r2_a_stale_epoch_merges_nothing_and_without_the_check_it_does(
     task_run = world.work("parser", {"parser.py": "PARSED = 1\n"})
     world.verify(task_run)
     with transaction("owner") as connection:  # a newer attempt has taken over
-        connection.execute("INSERT INTO nodes VALUES ('local', 1, 'bubblewrap')")
-        connection.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, 2, 'local', 'bubblewrap')", [task_run])
-        connection.execute("UPDATE task_runs SET epoch = 2")
+        build.task(connection, RUN, "parser", TaskRunState.PENDING_RETRY)
+        assert build.task(connection, RUN, "parser", TaskRunState.MERGE_QUEUE).epoch == 2
     with pytest.raises(StaleEpoch):
         world.merge(task_run)
     assert looked().stale.merges == 0 and looked().merges == ()

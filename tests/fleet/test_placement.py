@@ -15,6 +15,7 @@ from include.leases import service as leases
 from include.leases.models import Subject
 from include.sandbox.client import ensure_sandbox
 from include.settings import Settings
+from tests.kit import build
 from tests.leases.world import World
 
 
@@ -62,7 +63,7 @@ def verification() -> str:
 
 def test_verifications_go_where_most_room_is_and_do_not_wait_for_workers(world: World) -> None:
     assert (placed(Need.WORK), placed(Need.VERIFY)) == (None, "local")
-    world.do("INSERT INTO nodes VALUES ('another', 2, 'container')")
+    build.node(world.database, "another", 2, "container")
     assert (placed(Need.WORK), placed(Need.VERIFY)) == ("another", "another")
     assert [verification() for _ in range(4)] == ["another", "another", "another", "local"]
     assert placed(Need.WORK) == "another"  # verifications took none of its places
@@ -76,7 +77,8 @@ def test_control_a_rule_by_which_verifications_take_a_place_has_them_wait(world:
 
 
 def test_a_silent_node_gets_nothing(world: World) -> None:
-    world.do("INSERT INTO nodes VALUES ('another', 99, 'container', '', now() - interval '31 seconds')")
+    build.node(world.database, "another", 99, "container")
+    world.do("UPDATE nodes SET heartbeat_at = now() - interval '31 seconds' WHERE name = 'another'")
     assert (placed(Need.WORK), placed(Need.VERIFY)) == (None, "local")
     with transaction("cli") as connection:
         assert [(each.name, each.alive) for each in fleet.nodes(connection)] == [("another", False), ("local", True)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -19,11 +18,14 @@ import psycopg
 import pytest
 
 from include import settings as settings_module
-from include.clock import new_id
+from include.database import rows
+from include.goals import service as goals
+from include.goals.models import Goal
 from include.plans.models import Plan, Task
 from include.settings import Settings
 from tests.conftest import ROOT, free_port, wait_until
 from tests.flow import probe
+from tests.kit import build
 from tests.kit.scale import patience
 
 
@@ -55,31 +57,28 @@ class Airflow:
 
     def goal(self, plan: Plan | str, title: str = "A goal", text: str = "Do it.", dag_id: str = "", revision: int = 1) -> str:
         """Store a goal with its plan, or a further revision. Returns its DAG id."""
-        rows = self.database.execute("SELECT id FROM goals WHERE dag_id = %s", (dag_id,)).fetchall() if dag_id else []
-        goal = rows[0]["id"] if rows else new_id()
-        dag_id = dag_id or f"goal_sample_{str(goal)[-8:]}"
-        if not rows:
-            self.database.execute("INSERT INTO agents VALUES ('jarvis', 'm', 'm', 'm', '{}', 1, 1) ON CONFLICT DO NOTHING")
-            self.database.execute("INSERT INTO repositories VALUES ('sample', '/nowhere/sample', true) ON CONFLICT DO NOTHING")
+        known = self._goal(dag_id) if dag_id else None
+        if known is None:
+            build.ground(self.database, "/nowhere/sample")
+            known = build.goal(self.database, dag_id, goal=f"{title}\n{text}")
             self.database.execute(
-                "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key,"
-                " request_sha256, created_by) VALUES (%s, %s, %s, %s, 'sample', 'main', 'jarvis', 1, 60, 'per_goal', %s, '', 'test')",
-                (goal, dag_id, title, text, str(goal)),
-            )
-        document = plan if isinstance(plan, str) else plan.model_dump_json()
-        self.database.execute("INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, %s, '', %s)", (goal, revision, document))
-        return dag_id
+                "UPDATE goals SET title = %s, text = %s WHERE id = %s", (title, text, known.id)
+            )  # also what no request makes
+        build.plan(self.database, known.id, plan, revision)
+        return known.dag_id
+
+    def _goal(self, dag_id: str) -> Goal | None:
+        found = "SELECT id, dag_id, title, request_sha256, created_at FROM goals WHERE dag_id = %(dag_id)s"
+        return rows.maybe(self.database, Goal, found, dag_id=dag_id)
 
     def run(self, dag_id: str, keys: list[str] = [], seconds: float = 40) -> str:  # noqa: B006
         """Store a goal run with its task runs, and create Airflow's run as soon as the DAG is known. Returns the run id."""
-        run = f"g{secrets.token_hex(6)}"
-        goal = self.database.execute("SELECT id FROM goals WHERE dag_id = %s", (dag_id,)).fetchone()
-        self.database.execute(
-            "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at) VALUES (%s, %s, %s, %s, '', 1, now())",
-            (run, goal["id"] if goal else None, dag_id, run),
-        )
+        goal = self._goal(dag_id)
+        assert goal is not None
+        run = goals.new_run_id()
+        build.run(self.database, goal, run, run)
         for key in keys:
-            self.database.execute("INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, %s)", (f"{run}-{key}", run, key))
+            build.task(self.database, run, key)
         self.trigger(dag_id, run, seconds)
         return run
 

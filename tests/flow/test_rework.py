@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from tests.conftest import wait_until
 from tests.flow import probe
 from tests.flow.conftest import Airflow, plan
 from tests.kit.scale import count, limit, patience
+from tests.kit.waiting import poll
 
 GROUP = ["admit", "start", "lease", "verify", "merge"]
 END = [("land", 0), ("report", 0), ("outcome", 0)]
@@ -44,11 +44,8 @@ def holds_for_ever(airflow: Airflow, dag_id: str, run_id: str, attempts: int = 2
 def decided(airflow: Airflow, dag_id: str, epoch: int = 1, seconds: float = 40) -> dict[str, Any]:
     """The rework that a step of this run recorded, as soon as it has."""
     query = "SELECT r.* FROM reworks r JOIN task_runs t ON t.id = r.task_run JOIN goal_runs g ON g.id = t.goal_run WHERE g.dag_id = %s AND r.epoch = %s"
-    end = time.monotonic() + patience(seconds)
-    while time.monotonic() < end:
-        if row := airflow.database.execute(query, (dag_id, epoch)).fetchone():
-            return dict(row)
-        time.sleep(0.005)
+    if row := poll(lambda: airflow.database.execute(query, (dag_id, epoch)).fetchone(), seconds, 0.005):
+        return dict(row)
     pytest.fail(f"no rework was decided in {dag_id}: {airflow.probes(dag_id)}")
 
 

@@ -15,21 +15,23 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.clock import new_id
 from include.errors import Unavailable
 from include.flow import taken
 from tests.conftest import wait_until
 from tests.flow.conftest import Airflow, plan
+from tests.kit import build
 
 pytestmark = pytest.mark.slow
+EPOCH = 2
+"""Of the attempt that lives: see ``alive``."""
 
 
 def once(ti: Any) -> None:
-    taken._settle(ti, "a", "start", 1)
+    taken._settle(ti, "a", "start", EPOCH)
 
 
 def until_it_is_done(ti: Any) -> None:
-    taken.settle(ti, logging.getLogger("test"), 1)
+    taken.settle(ti, logging.getLogger("test"), EPOCH)
 
 
 def ended_step(airflow: Airflow) -> tuple[Any, str]:
@@ -44,18 +46,12 @@ def ended_step(airflow: Airflow) -> tuple[Any, str]:
 
 
 def alive(airflow: Airflow, run: str) -> str:
-    """Its task "a" has an attempt that works; returns the task run."""
-    task_run = f"{run}-a"
-    airflow.database.execute("INSERT INTO nodes VALUES ('local', 9, 'bubblewrap') ON CONFLICT DO NOTHING")
-    airflow.database.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, 1, 'local', 'bubblewrap')", (task_run,))
-    airflow.database.execute(
-        "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, capabilities, input_commit, max_tokens, max_micro, ti_id,"
-        " expires_at) VALUES (%s, 'work', %s, %s, %s, 1, 'local', '{}', 'c', 1, 1, 'ti', now() + interval '1 hour')",
-        (new_id(), f"airlock-{task_run}-1", run, task_run),
-    )
-    for state in ("POLICY_CHECK", "LEASED"):
-        airflow.database.execute("UPDATE task_runs SET state = %s WHERE id = %s", (state, task_run))
-    return task_run
+    """Its task "a", whose admit step was a probe that raised the epoch only, has an attempt that lives; returns the task run."""
+    build.node(airflow.database, capacity=9)
+    task = build.task(airflow.database, run, "a")
+    made = build.attempt(airflow.database, task).attempt
+    assert made.epoch == EPOCH
+    return made.task_run
 
 
 def in_a_tie(airflow: Airflow, task_run: str, work: Callable[[], None]) -> BaseException | None:
@@ -114,9 +110,9 @@ def test_only_a_persons_clear_revokes(airflow: Airflow, case: str) -> None:
         airflow.http.post(f"/api/v2/dags/{ti.dag_id}/clearTaskInstances", json=body).raise_for_status()
     if case == "cleared by the door":
         airflow.database.execute("INSERT INTO reworks (id, task_run, epoch, ti_id, steps, reason, feedback)"
-                                 " VALUES (gen_random_uuid(), %s, 1, 'x', '{admit,start}', '', '')", (task_run,))  # fmt: skip
+                                 " VALUES (gen_random_uuid(), %s, %s, 'x', '{admit,start}', '', '')", (task_run, EPOCH))  # fmt: skip
     assert taken.what_became(ti, "a", "start") == "done again"  # all that a look at the ids can tell
-    assert taken._settle(ti, "a", "start", 1) is (case == "cleared")
+    assert taken._settle(ti, "a", "start", EPOCH) is (case == "cleared")
     row = airflow.database.execute("SELECT revoke_reason FROM leases WHERE task_run = %s", (task_run,)).fetchone()
     assert row == {"revoke_reason": "its steps were cleared in Airflow" if case == "cleared" else None}
     assert state(airflow, task_run) == "LEASED"

@@ -8,6 +8,7 @@ from include.clock import new_id
 from include.database.unit_of_work import transaction
 from include.flow import waiting
 from include.settings import Settings
+from tests.kit import build
 
 QUESTIONS = sorted([waiting.ROOM, *(name for name, sql in vars(waiting._SQL).items() if "%(subject)s" in sql)])
 
@@ -25,5 +26,5 @@ def test_room_is_there_once_a_node_is(settings: Settings) -> None:
 
     assert not room()
     with transaction("owner") as connection:
-        connection.execute("INSERT INTO nodes VALUES ('local', 1, 'bubblewrap')")
+        build.node(connection, capacity=1)
     assert room()

@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-from psycopg import sql
 
 from include.cli import goal as goal_cli
 from include.cli.options import of_model
@@ -16,6 +15,7 @@ from include.errors import BadInput
 from include.goals import form, intake
 from include.goals.models import GoalRequest
 from include.settings import Settings
+from tests.kit import build
 
 GOOD: dict[str, Any] = {"goal": "Do it", "repository": "sample", "key": "k"}
 
@@ -41,12 +41,10 @@ def test_what_the_table_cannot_hold_is_refused_by_the_model(change: dict[str, An
 @pytest.mark.parametrize("change", [{"deadline": "1s"}, {"deadline": " 007 m "}, {"deadline": "24855d"}, {"budget_usd": 1e-6}])
 def test_control_the_least_and_the_most_pass_the_model_and_the_table(settings: Settings, change: dict[str, Any]) -> None:
     request = intake.read_request(GOOD | change)
-    row = {**request.columns(), "id": "0190a000-0000-7000-8000-000000000001", "dag_id": "goal_a", "created_by": "me"}
     with transaction("owner") as connection:
-        connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{}', 1, 1)")
-        connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
-        names, values = sql.SQL(", ").join(map(sql.Identifier, row)), sql.SQL(", ").join(map(sql.Placeholder, row))
-        connection.execute(sql.SQL("INSERT INTO goals ({}) VALUES ({})").format(names, values), row)
+        build.ground(connection)
+        goal = build.goal(connection, **request.model_dump())
+    assert goal.request_sha256 == request.sha256
 
 
 def test_the_form_asks_for_each_field_of_the_model_and_no_other() -> None:

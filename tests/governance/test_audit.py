@@ -21,6 +21,7 @@ from include.policy import service as policy
 from include.policy.models import AdmissionRequest
 from include.settings import Settings
 from tests.conftest import ROOT
+from tests.kit import build
 from tests.kit.scale import count, patience
 
 ENTRIES = count(100, 1_000)
@@ -210,8 +211,7 @@ def test_what_decides_is_recorded(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"home": tmp_path / "home"})
     person = make_person(tmp_path / "person")
     with transaction("owner") as connection:
-        connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100)")
-        connection.execute("INSERT INTO repositories VALUES ('sample', %s, true)", [str(person.path)])
+        build.ground(connection, person.path)
     request = GoalRequest(goal="Add a parser", repository="sample", key="k")
     with transaction("airflow") as connection:
         run = intake.submit(connection, settings, request, "ada", unlisted=False).run.id

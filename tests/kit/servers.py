@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,22 +23,13 @@ from include.local import postgres, valkey
 from include.settings import ROOT, Settings
 from include.tasks.rules import TRANSITIONS
 from tests.kit.scale import patience
+from tests.kit.waiting import wait_until
 
 
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def wait_until(what: str, check, seconds: float = 20.0):  # type: ignore[no-untyped-def]
-    """Poll ``check`` until it returns something true; fail the test with ``what`` after so many seconds of a free machine (``scale.patience``)."""
-    end = time.monotonic() + patience(seconds)
-    while time.monotonic() < end:
-        if value := check():
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"waited {patience(seconds):g} s in vain: {what}")
 
 
 @pytest.fixture(scope="session")

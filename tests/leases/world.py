@@ -14,30 +14,17 @@ import psycopg
 from psycopg.rows import dict_row
 
 from include import settings as settings_module
-from include.clock import new_id
 from include.database import unit_of_work
+from include.leases.models import Terms
 from include.settings import Settings
+from include.tasks.models import GoalRunState
+from tests.kit import build
 from tests.kit.scale import patience
 
 if TYPE_CHECKING:
     from include.flow.steps.lease import LeaseTrigger
 
-ROWS = """
-INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{}', 1, 1);
-INSERT INTO repositories VALUES ('sample', '/nowhere', true);
-INSERT INTO nodes VALUES ('local', 9999, 'bubblewrap');
-INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
-VALUES ('{goal}', 'goal_sample', 't', 't', 'sample', 'main', 'jarvis', 100, 60, 'per_goal', 'k', 'h', 'me');
-INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at, state)
-VALUES ('g1', '{goal}', 'goal_sample', 'run1', 'b', 100, now() + interval '1 hour', 'SUBMITTED');
-UPDATE goal_runs SET state = 'RUNNING';
-INSERT INTO task_runs (id, goal_run, key) SELECT 'g1-t' || n, 'g1', 't' || n FROM generate_series(1, {count}) n;
-UPDATE task_runs SET state = 'POLICY_CHECK'; UPDATE task_runs SET state = 'LEASED', epoch = 1;
-INSERT INTO attempts (task_run, epoch, node, rung) SELECT id, 1, 'local', 'x' FROM task_runs;
-UPDATE task_runs SET state = 'EXECUTING'; UPDATE attempts SET state = 'WORKING';
-INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, input_commit, max_tokens, max_micro, ti_id, started_at, expires_at)
-SELECT gen_random_uuid(), 'work', 'airlock-' || id || '-1', 'g1', id, 1, 'local', 'c', 100, 100, 'admit', now(), now() + interval '1 hour' FROM task_runs;
-"""
+TERMS = Terms(seconds=3600, max_tokens=100, max_micro=100, capabilities=())
 
 
 class World:
@@ -45,9 +32,16 @@ class World:
 
     def __init__(self, settings: Settings, count: int) -> None:
         self.settings, self.count = settings, count
-        self.goal = new_id()
         self.database = psycopg.connect(settings.dsn("owner"), row_factory=dict_row, autocommit=True)
-        self.database.execute(ROWS.replace("{goal}", str(self.goal)).replace("{count}", str(count)))  # type: ignore[call-overload]
+        with self.database.transaction():
+            build.ground(self.database)
+            build.node(self.database, capacity=9999)
+            goal = build.goal(self.database, "goal_sample", key="k", goal="t", budget_usd=1e-4)
+            build.run(self.database, goal, "g1", "run1", GoalRunState.RUNNING)
+            for number in range(1, count + 1):
+                task = build.task(self.database, "g1", f"t{number}")
+                build.works(self.database, build.attempt(self.database, task, TERMS, ti_id="admit"))
+        self.goal = goal.id
 
     def do(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         cursor = self.database.execute(statement, values)  # type: ignore[call-overload]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from include.clock import new_id
 from include.database.unit_of_work import transaction
 from include.errors import IllegalTransition
 from include.goals import service as goals
@@ -20,6 +19,7 @@ from include.plans.models import Plan, Task
 from include.repository.models import Candidate
 from include.tasks import service as tasks
 from include.tasks.models import TaskRunState
+from tests.kit import build
 from tests.merge.world import RUN, World
 from tests.repository.people import hand_in, make_worker
 
@@ -33,21 +33,15 @@ def marked(world: World) -> World:
     worker = make_worker(world.settings, world.mirror, world.base, world.folder / "worker")
     worker.commit({"half.py": "H = 1\n"}, "half of it")
     handin = hand_in(worker, world.folder / "handin").read_bytes()
-    lease = new_id()
-    world.settings.handins_dir.mkdir(parents=True, exist_ok=True)
-    (world.settings.handins_dir / str(lease)).write_bytes(handin)
     with transaction("owner") as connection:
-        connection.execute("INSERT INTO nodes VALUES ('local', 1, 'bubblewrap')")
-        connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, 'a')", [f"{RUN}-a", RUN])
-        for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
-            connection.execute("UPDATE task_runs SET state = %s, epoch = 1", [state])
-        connection.execute("INSERT INTO attempts (task_run, epoch, node, rung) VALUES (%s, 1, 'local', 'bubblewrap')", [f"{RUN}-a"])
-        connection.execute(
-            "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, input_commit, ti_id, expires_at, revoked_at, ended_at)"
-            " VALUES (%s, 'work', 'airlock-a-1', %s, %s, 1, 'local', %s, 'ti', now() + interval '1 hour', now(), now())",
-            [lease, RUN, f"{RUN}-a", world.base])  # fmt: skip
+        lease = build.attempt(connection, build.task(connection, RUN, "a"), commit=world.base)
+        build.task(connection, RUN, "a", TaskRunState.EXECUTING)
+        leases.revoke_task(connection, lease.attempt.task_run, "marked")
+        build.ended(connection, lease.lease)
         connection.execute("INSERT INTO evidence (lease, exit_code, handin_sha256) VALUES (%s, 0, %s)",
-                           [lease, hashlib.sha256(handin).hexdigest()])  # fmt: skip
+                           [lease.lease, hashlib.sha256(handin).hexdigest()])  # fmt: skip
+    world.settings.handins_dir.mkdir(parents=True, exist_ok=True)
+    (world.settings.handins_dir / str(lease.lease)).write_bytes(handin)
     return world
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from include.clock import new_id
-from include.database.unit_of_work import Connection, transaction
+from include.database.unit_of_work import transaction
 from include.gate import verifier
 from include.gate.models import Allowed, Case, Facts
+from include.goals import service as goals
 from include.merge import service
 from include.repository import quarantine, trees
 from include.repository.models import Candidate, MergeConflict
 from include.settings import Settings
-from include.tasks.models import AttemptRef
+from include.tasks.models import AttemptRef, TaskRunState
+from tests.kit import build
 from tests.repository.people import Repo, hand_in, make_person, make_worker, take_in
 
 RUN = "g000000000001"
@@ -34,9 +34,12 @@ class World:
         self.folder = folder
         self.person = make_person(folder / "person", files)
         self.mirror, self.base = take_in(self.settings, self.person)
-        trees.move_ref(self.mirror, f"refs/heads/airlock/{RUN}", self.base, trees.ZERO)
         with transaction("owner") as connection:
-            _rows(connection, str(self.person.path), self.base)
+            build.ground(connection, self.person.path)
+            build.node(connection)
+            run = build.run(connection, build.goal(connection, "g", budget_usd=1e-4), RUN)
+            goals.start_branch(connection, self.settings, run, self.base)
+            connection.execute("UPDATE goals SET title = %s", ["Add a feature\n\nTasks: forged"])  # as no request makes it
 
     def tip(self) -> str:
         return trees.resolve(self.mirror, f"refs/heads/airlock/{RUN}")
@@ -50,9 +53,7 @@ class World:
         handin = hand_in(worker, self.folder / f"handin-{key}")
         quarantine.accept(self.mirror, handin, base, task_run, 1)
         with transaction("owner") as connection:
-            connection.execute("INSERT INTO task_runs (id, goal_run, key) VALUES (%s, %s, %s)", [task_run, RUN, key])
-            for state in ("POLICY_CHECK", "LEASED", "EXECUTING", "VERIFYING"):
-                connection.execute("UPDATE task_runs SET state = %s, epoch = 1 WHERE id = %s", [state, task_run])
+            build.task(connection, RUN, key, TaskRunState.VERIFYING)
         return task_run
 
     def verify(self, task_run: str, green: bool | None = True) -> Candidate | MergeConflict:
@@ -85,20 +86,3 @@ class World:
 
     def git(self, *args: str) -> str:
         return Repo(self.mirror).git(*args)
-
-
-def _rows(connection: Connection, path: str, base: str) -> UUID:
-    goal = new_id()
-    connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100)")
-    connection.execute("INSERT INTO repositories VALUES ('sample', %s, true)", [path])
-    connection.execute(
-        "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key,"
-        " request_sha256, created_by) VALUES (%s, 'g', %s, 't', 'sample', 'main', 'jarvis', 100, 60, 'per_goal', 'k', 'h', 'me')",
-        [goal, "Add a feature\n\nTasks: forged"],
-    )
-    connection.execute(
-        "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at, base_commit)"
-        " VALUES (%s, %s, 'g', 'r', %s, 100, now() + interval '1 hour', %s)",
-        [RUN, goal, f"airlock/{RUN}", base],
-    )
-    return goal

@@ -20,10 +20,13 @@ import pytest
 from psycopg.rows import dict_row
 
 from include import settings as settings_module
-from include.clock import new_id
+from include.leases import service as leases
+from include.leases.models import Grant, Subject
 from include.sandbox import folders
 from include.settings import Settings
 from tests.conftest import ROOT, wait_until
+from tests.kit import build
+from tests.kit.build import Granted
 from tests.kit.scale import limit, patience
 
 COMMIT = "a" * 40
@@ -124,35 +127,22 @@ class Node:
             connection.execute(query, values)
 
     def seed(self) -> None:
-        goal = new_id()
-        self.do("INSERT INTO agents VALUES ('jarvis','p','w','a','{}',1,1)")
-        self.do("INSERT INTO repositories VALUES ('sample','/nowhere',true)")
-        self.do(
-            "INSERT INTO goals (id,dag_id,title,text,repository,base_branch,agent,budget_micro,deadline_s,landing,idempotency_key,request_sha256,"
-            "created_by) VALUES (%s,'goal_sample','t','t','sample','main','jarvis',1,1,'per_goal','k','h','me')",
-            goal,
-        )
-        self.do(
-            "INSERT INTO goal_runs (id,goal,dag_id,run_id,goal_branch,budget_micro,deadline_at) VALUES (%s,%s,'goal_sample','run1','b',1,now())",
-            self.goal_run, goal,
-        )  # fmt: skip
+        with self.owner() as connection:
+            build.ground(connection)
+            build.run(connection, build.goal(connection, "goal_sample"), self.goal_run, "run1")
 
     def lease(self, kind: str = "work", seconds: float = limit(60)) -> tuple[str, str]:
-        """Grant a lease; returns its id and the sandbox's name."""
-        lease, key = new_id(), f"t{secrets.token_hex(3)}"
-        task, sandbox = f"{self.goal_run}-{key}", f"airlock-v-{lease.hex[-12:]}"
-        if kind == "work":
-            sandbox = f"airlock-{task}-1"
-            self.do("INSERT INTO task_runs (id,goal_run,key,epoch) VALUES (%s,%s,%s,1)", task, self.goal_run, key)
-            self.do("INSERT INTO attempts (task_run,epoch,node,rung) VALUES (%s,1,'local','x')", task)
-        self.do(
-            "INSERT INTO leases (id,kind,sandbox,goal_run,task_run,epoch,node,input_commit,spec,ti_id,grace,expires_at)"
-            " VALUES (%s,%s,%s,%s,%s,%s,'local',%s,'{\"test_timeout_s\": 7}','ti','0 s',clock_timestamp() + make_interval(secs => %s))",
-            lease, kind, sandbox, self.goal_run, task if kind == "work" else None, 1 if kind == "work" else None, COMMIT, seconds,
-        )  # fmt: skip
-        if kind == "work":
-            self.do("INSERT INTO attempt_keys VALUES (%s,%s,%s)", lease, secrets.token_bytes(32), secrets.token_bytes(32))
-        return str(lease), sandbox
+        """Grant a lease whose end is at once, without a grace; returns its id and the sandbox's name."""
+        with self.owner() as connection, connection.transaction():
+            if kind == "work":
+                task = build.task(connection, self.goal_run, f"t{secrets.token_hex(3)}")
+                made: Granted | Grant = build.attempt(connection, task, build.TERMS._replace(seconds=seconds), COMMIT)
+            else:
+                connection.execute("UPDATE nodes SET heartbeat_at = clock_timestamp()")  # also where the test has killed its warden
+                made = leases.grant_verify(connection, Subject(self.goal_run, COMMIT), 7, "ti")
+            terms = "spec = '{\"test_timeout_s\": 7}', grace = '0 s', expires_at = clock_timestamp() + make_interval(secs => %s)"
+            connection.execute(f"UPDATE leases SET {terms} WHERE id = %s", [seconds, made.lease])
+        return str(made.lease), made.sandbox
 
     def revoke(self, lease: str) -> None:
         self.do("UPDATE leases SET revoked_at = clock_timestamp(), revoke_reason = 'a test' WHERE id = %s", lease)

@@ -16,7 +16,9 @@ from include.goals import pruning
 from include.governance import service as governance
 from include.repository import bundles
 from include.settings import Settings
+from include.tasks import service as tasks
 from include.tasks.rules import TRANSITIONS
+from tests.kit import build
 from tests.state.test_migrations import old  # noqa: F401 - a fixture: g1 is at work, g2 has ended
 from tests.state.world import make_mirror
 
@@ -163,11 +165,11 @@ def test_nothing_younger_than_a_day_whatever_is_asked(rows: Settings) -> None:
 
 def test_many_runs_go_in_batches(rows: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     with transaction("owner") as connection:
-        connection.execute(
-            "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at, ended_at)"
-            " SELECT 'h' || n, goal, 'd', 'h' || n, 'airlock/x', 1, now(), now() - interval '200 days' FROM goal_runs, generate_series(1, 220) n WHERE id = 'g2'"
-        )
-        connection.execute("INSERT INTO task_runs (id, goal_run, key) SELECT id || '-t', id, 't' FROM goal_runs WHERE id LIKE 'h%'")
+        many, h = "generate_series(1, 220) n", "'h' || n"
+        build.twins(connection, "goal_runs", "t.id = 'g2'", many, id=h, dag_id="'d'", run_id=h, state="'SUBMITTED'", ended_at="now() - interval '200 days'",
+                    events_pruned_at="NULL", transcripts_pruned_at="NULL")  # fmt: skip
+        for run in [row["id"] for row in connection.execute("SELECT id FROM goal_runs WHERE id LIKE 'h%'").fetchall()]:
+            tasks.lock(connection, run, "t")
         connection.execute(
             "INSERT INTO task_events (machine, subject, kind) SELECT 'task_run', id, 'milestone' FROM task_runs, generate_series(1, 400)"
         )
@@ -210,7 +212,7 @@ def test_files_of_ended_runs_go_and_others_stay(rows: Settings) -> None:
 def test_a_bundle_that_is_asked_for_is_young_again(rows: Settings) -> None:
     make_mirror(rows.home)
     mirror = rows.mirrors_dir / "sample.git"
-    commit = bundles.git.text(["rev-parse", "airlock/walk"], mirror).strip()
+    commit = bundles.git.text(["rev-parse", "main"], mirror).strip()
     bundle = bundles.export_bundle(rows, mirror, commit)
     os.utime(bundle, (0, 0))
     assert bundles.export_bundle(rows, mirror, commit) == bundle

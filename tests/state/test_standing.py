@@ -10,28 +10,36 @@ import pytest
 
 from include.database.unit_of_work import transaction
 from include.settings import Settings
+from tests.kit import build
 from tests.kit.quiet import Figure
 
-ROWS = """
-INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100);
-INSERT INTO repositories VALUES ('sample', '/nowhere', true);
-INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key, request_sha256, created_by)
-SELECT gen_random_uuid(), 'g' || n, 't', 't', 'sample', 'main', 'jarvis', 100, 60, 'per_goal', 'k' || n, 'h', 'me' FROM generate_series(1, %(goals)s) n;
-INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at)
-SELECT dag_id, id, dag_id, 'r', 'airlock/x', 100, now() + interval '1 hour' FROM goals;
-INSERT INTO nodes VALUES ('local', 999, 'bubblewrap');
-INSERT INTO task_runs (id, goal_run, key) SELECT r.id || '-t' || n, r.id, 't' || n FROM goal_runs r, generate_series(1, %(tasks)s) n;
-INSERT INTO attempts (task_run, epoch, node, rung) SELECT id, 1, 'local', '' FROM task_runs;
-INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, input_commit, max_tokens, max_micro, ti_id, started_at, expires_at, ended_at)
-SELECT gen_random_uuid(), 'work', 'airlock-' || id, goal_run, id, 1, 'local', 'c', 100, 100, 'ti', now(), now() + interval '1 hour',
-       CASE WHEN substr(key, 2)::int > %(live)s THEN now() END FROM task_runs;
-"""
 
-
-def _rows(settings: Settings, goals: int, tasks: int, live: int) -> None:
+def _rows(settings: Settings, runs: int, tasks: int, live: int) -> None:
+    """So many goal runs with so many tasks each, all leased; so many leases of each goal run live, the others have ended."""
+    terms = build.TERMS._replace(max_tokens=100)
     with transaction("owner") as connection:
-        text = ROWS.replace("%(goals)s", str(goals)).replace("%(tasks)s", str(tasks)).replace("%(live)s", str(live))
-        connection.execute(text)  # type: ignore[call-overload]
+        build.ground(connection)
+        build.node(connection, capacity=999)
+        build.run(connection, build.goal(connection, "g1"), "g1")
+        build.works(connection, build.attempt(connection, build.task(connection, "g1", "t1"), terms))
+        for number in range(2, runs + 1):
+            build.run(connection, build.goal(connection, f"g{number}"), f"g{number}")
+        # Thousands of rows are copies of that one; a lease is judged by its own row and the pulses.
+        numbers = f"generate_series(1, {runs}) r, generate_series(1, {tasks}) n"
+        its = {"goal_run": "'g' || r", "task_run": "'g' || r || '-t' || n"}
+        build.twins(
+            connection,
+            "task_runs",
+            "(r, n) <> (1, 1)",
+            numbers,
+            id=its["task_run"],
+            goal_run=its["goal_run"],
+            key="'t' || n",
+            state="'PENDING'",
+        )
+        build.twins(connection, "attempts", "(r, n) <> (1, 1)", numbers, task_run=its["task_run"], state="'SPAWNING'")
+        build.twins(connection, "leases", "(r, n) <> (1, 1)", numbers, **its, id="gen_random_uuid()", sandbox="'airlock-g' || r || '-t' || n",
+                    ended_at=f"CASE WHEN n > {live} THEN now() END")  # fmt: skip
 
 
 def _standing(change: str = "", kind: str = "work", calm: str = "0 s", unwatched: str = "60 s", silence: str = "30 s") -> str | None:

@@ -13,8 +13,10 @@ from include.settings import Settings
 from include.tasks import reworks
 from include.tasks.models import AttemptRef, Failure, Rework
 from include.tasks.reworks import Asker
+from tests.kit import build
 from tests.kit.scale import count
-from tests.state.world import OPERATIONS, Divergence, World, make_mirror
+from tests.state.operations import MOVES, OPERATIONS
+from tests.state.world import Divergence, World, make_mirror
 
 STEPS = count(1_500, 10_000)
 
@@ -24,15 +26,13 @@ def make(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Worlds on this test's database."""
     make_mirror(tmp_path)
     with transaction("owner") as connection:
-        connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{test}', 100, 100)")
-        connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
-        connection.execute(
-            "INSERT INTO nodes (name, capacity, rung, heartbeat_at) VALUES ('local', 10000, 'bubblewrap', now() + interval '1 hour')"
-        )
+        build.ground(connection)
+        build.node(connection, capacity=10_000)
+        connection.execute("UPDATE nodes SET heartbeat_at = now() + interval '1 hour'")
     worlds: list[World] = []
 
     def make_one(seed: int, illegal: float = 0.05) -> World:
-        worlds.append(World(settings.model_copy(update={"home": tmp_path}), seed, illegal))
+        worlds.append(World(settings.model_copy(update={"home": tmp_path}), MOVES, seed, illegal))
         return worlds[-1]
 
     yield make_one

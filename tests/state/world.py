@@ -10,27 +10,21 @@ import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import dict_row
 
-from include.clock import new_id
-from include.database.queries import load
-from include.errors import IllegalTransition, StaleEpoch
-from include.goals import report
+from include.errors import IllegalTransition
 from include.goals import service as goals
-from include.leases import service as leases
-from include.merge import service as merges
+from include.goals.models import MICRO
+from include.repository import mirror, trees
 from include.settings import Settings
-from include.tasks import admission, people, reworks, watching
 from include.tasks import service as tasks
-from include.tasks.models import ENDED_RUNS, AttemptRef, Failure, GoalRunState, Rework, TaskRunState
-from include.tasks.resume import Taken
-from include.tasks.reworks import Asker
+from include.tasks.models import ENDED_RUNS, Failure
 from include.tasks.rules import CLASSES, ENDED, TRANSITIONS
+from tests.kit import build
 
-_MERGES = load(merges.__file__)
 ALLOWED = frozenset(TRANSITIONS)
 RESTS = ("FAILED", "ESCALATED", "CANCELLED")
 LIVE = ("LEASED", "EXECUTING", "BLOCKED")
@@ -67,20 +61,28 @@ def must(holds: bool, words: str) -> None:
 
 
 def make_mirror(home: Path) -> None:
-    """A mirror with one commit, on the branch that every goal run of a walk has."""
-    work, mirror = home / "work", home / "mirrors" / "sample.git"
-    mirror.parent.mkdir(parents=True)
+    """A mirror with one commit, on the branch that every goal run of a walk starts from."""
+    work, bare = home / "work", home / "mirrors" / "sample.git"
+    bare.parent.mkdir(parents=True)
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q", "-b", "main", str(work)], ["-C", str(work), *identity, "commit", "-q", "--allow-empty", "-m", "base"],
-                    ["clone", "-q", "--bare", str(work), str(mirror)], ["-C", str(mirror), "branch", "airlock/walk", "main"]):  # fmt: skip
+                    ["clone", "-q", "--bare", str(work), str(bare)]):  # fmt: skip
         subprocess.run(["git", *command], check=True, capture_output=True)
+
+
+class Moves(NamedTuple):
+    """What a walker does: operations by name, each with its weight, and what the database must refuse at any time."""
+
+    operations: dict[str, tuple[Callable[[World], Callable[[World], None]], int]]
+    illegal: Callable[[World], None]
 
 
 class World:
     """One goal run, its model, and a seeded walker over both."""
 
-    def __init__(self, settings: Settings, seed: int, illegal: float = 0.05) -> None:
-        self.settings, self.rng, self.illegal = settings, random.Random(seed), illegal
+    def __init__(self, settings: Settings, moves: Moves, seed: int, illegal: float = 0.05) -> None:
+        self.settings, self.moves, self.rng, self.illegal = settings, moves, random.Random(seed), illegal
+        self.base = trees.resolve(mirror.path_of(settings, "sample"), "refs/heads/main")
         self.connections = {
             role: psycopg.connect(settings.dsn(role), row_factory=dict_row, autocommit=True)
             for role in ("airflow", "broker", "cli", "owner")
@@ -121,18 +123,11 @@ class World:
     def begin(self) -> None:
         """A new goal run, in RUNNING, and its model."""
         self.run = f"g{self.rng.getrandbits(48):012x}"
-        goal = new_id()
-        self.sql(
-            "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key,"
-            " request_sha256, created_by) VALUES (%s, %s, 't', 't', 'sample', 'main', 'jarvis', %s, 3600, 'per_goal', %s, 'h', 'me')",
-            goal, self.run, BUDGET, self.run,
-        )  # fmt: skip
-        self.sql("INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, 'h', %s)", goal, json.dumps(PLAN))
-        self.sql(
-            "INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, base_commit, goal_branch, budget_micro, deadline_at) SELECT %s, %s, %s, 'r',"
-            " max(seq), 'c', 'airlock/walk', %s, clock_timestamp() + interval '1 hour' FROM plans WHERE goal = %s",
-            self.run, goal, self.run, BUDGET, goal,
-        )  # fmt: skip
+        with self.connections["owner"].transaction():
+            goal = build.goal(self.connections["owner"], self.run, budget_usd=BUDGET / MICRO)
+            build.plan(self.connections["owner"], goal.id, PLAN)
+            run = build.run(self.connections["owner"], goal, self.run)
+            goals.start_branch(self.connections["owner"], self.settings, run, self.base)
         self.model: dict[str, Any] = {
             "run": ["SUBMITTED", False, 0, 0],
             "tasks": {},
@@ -233,7 +228,7 @@ class World:
 
     def walk(self, steps: int, per_run: int = 250) -> None:
         """Random operations, some twice; after each of them ``check``."""
-        names = list(OPERATIONS)
+        names = list(self.moves.operations)
         end = self.steps + steps
         while self.steps < end:
             if not self.steps % per_run or not self.history or (self.model["run"][0] == "COMPLETED" and self.rng.random() < 0.2):
@@ -244,9 +239,9 @@ class World:
                 if kind < self.illegal
                 else self.next_one()
                 if kind < 0.5
-                else self.rng.choices(names, [OPERATIONS[n][1] for n in names])[0]
+                else self.rng.choices(names, [self.moves.operations[n][1] for n in names])[0]
             )
-            step = ILLEGAL if name == "illegal" else OPERATIONS[name][0](self)
+            step = self.moves.illegal if name == "illegal" else self.moves.operations[name][0](self)
             self.focus = ""
             for _ in range(1 + (self.rng.random() < 0.2)):
                 self.history.append(name)
@@ -256,451 +251,3 @@ class World:
                 self.did[name] = self.did.get(name, 0) + (json.dumps(self.model) != before)
                 self.check()
                 self.steps += 1
-
-
-# -- operations: each picks its arguments once, so that a double call is the same call twice ----------------------------------------
-
-
-def admit(world: World) -> Callable[[World], None]:
-    task, ti = world.task(), f"ti-admit-{world.rng.randrange(3)}"
-    tries = world.clears[task] = world.clears.get(task, 0) + (world.rng.random() < 0.3)  # a clear raises it, for all later tries
-    key = task.removeprefix(f"{world.run}-")
-
-    def step(w: World) -> None:
-        def work(connection: Any) -> tuple[str, str]:
-            run = goals.lock(connection, w.run, "r")
-            knock = admission.Knock(json.dumps(PLAN), key, ti, tries, 0)
-            asked = (connection, w.settings, run, knock, lambda: goals.start(connection, w.settings, run))
-            said = admission.entry(*asked)
-            if said.left is not None:
-                said = admission.entry(*asked, taken=Taken(said.left.epoch, None, "refused"))
-            return said.outcome, said.words
-
-        if w.rng.random() < 0.8:
-            w.sql("UPDATE task_runs SET due_at = NULL WHERE goal_run = %s", w.run)  # time passes
-        cleared = tries > w.granted.get(task, 0)
-        outcome, words = w.do("airflow", work)
-        mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
-        must((outcome == "merged") == (mine[0] == "COMPLETED"), f"admit said {outcome} of {mine}: {words}")
-        if outcome != "admitted" or (mine[0] in LIVE and not cleared):  # granted before; the step died before it could say so
-            return
-        must(all(w.model["tasks"].get(f"{w.run}-{d}", ["", 0, False])[2] for d in TASKS[key]), f"{task} was let in before what it needs")
-        must(cleared or not w.model["run"][1], f"{task} was let into an ended goal run")
-        if mine[0] not in ("PENDING", "PENDING_RETRY", "POLICY_CHECK"):
-            w.end_attempt(task, mine[1])
-        w.granted[task] = tries
-        w.model["run"][:2] = ["RUNNING", False]
-        w.revoke(task)
-        mine[0], mine[1] = "LEASED", mine[1] + 1
-        w.model["attempts"][f"{task}/{mine[1]}"] = ["SPAWNING", None, None, False, False]
-        w.model["leases"][f"{task}/{mine[1]}"] = [False, False]
-
-    return step
-
-
-_WORK = {  # what a worker's message does: from these states of the attempt to that one, and the same of the task run
-    "hello": (("SPAWNING",), "READY", (), ""),
-    "works": (("SPAWNING", "READY", "BLOCKED"), "WORKING", ("LEASED", "BLOCKED"), "EXECUTING"),
-    "asks": (("WORKING",), "BLOCKED", ("EXECUTING",), "BLOCKED"),
-    "completes": (("READY", "WORKING", "BLOCKED"), "COMPLETING", (), ""),
-    "fails": (("SPAWNING", "READY", "WORKING", "BLOCKED"), "FAILED", (), ""),
-}
-
-
-def message(kind: str) -> Callable[[World], Callable[[World], None]]:
-    """A worker's message, applied by compare-and-set with the epoch, as the broker does."""
-    of_attempt, to, of_task, task_to = _WORK[kind]
-    ends = kind in ("completes", "fails")
-
-    def pick(world: World) -> Callable[[World], None]:
-        task = world.task()
-        epoch = world.epoch(task)
-
-        def step(w: World) -> None:
-            def work(connection: Any) -> None:
-                live = "EXISTS (SELECT FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch WHERE l.task_run = %(task)s AND l.epoch = %(epoch)s AND l.ended_at IS NULL AND l.revoked_at IS NULL)"
-                names = {
-                    "task": task,
-                    "epoch": epoch,
-                    "to": to,
-                    "from": list(of_attempt),
-                    "task_to": task_to,
-                    "task_from": list(of_task),
-                    "failure": "worker_failed" if kind == "fails" else None,
-                }
-                finished = ", finished_at = clock_timestamp(), failure = %(failure)s" if ends else ""
-                moved = connection.execute(
-                    f"UPDATE attempts SET state = %(to)s{finished} WHERE task_run = %(task)s AND epoch = %(epoch)s AND finished_at IS NULL AND state = ANY(%(from)s) AND {live} RETURNING 1",
-                    names,
-                ).fetchone()
-                if moved and of_task:
-                    connection.execute(
-                        "UPDATE task_runs SET state = %(task_to)s WHERE id = %(task)s AND epoch = %(epoch)s AND state = ANY(%(task_from)s)",
-                        names,
-                    )
-
-            w.do("broker", work)
-            attempt, lease = w.model["attempts"].get(f"{task}/{epoch}"), w.model["leases"].get(f"{task}/{epoch}")
-            if (
-                attempt is None
-                or w.model["tasks"][task][1] != epoch
-                or lease != [False, False]
-                or attempt[3]
-                or attempt[0] not in of_attempt
-            ):
-                return
-            attempt[0] = to
-            if ends:
-                attempt[3] = True
-                attempt[1] = "worker_failed" if kind == "fails" else None
-            if w.model["tasks"][task][0] in of_task:
-                w.model["tasks"][task][0] = task_to
-
-        return step
-
-    return pick
-
-
-def warden_starts(world: World) -> Callable[[World], None]:
-    return lambda w: (
-        w.sql("UPDATE leases SET started_at = COALESCE(started_at, clock_timestamp()) WHERE goal_run = %s AND ended_at IS NULL", w.run),
-        None,
-    )[1]
-
-
-def warden_ends(world: World) -> Callable[[World], None]:
-    task, code = world.task(), world.rng.choice((0, 0, 1, 137, 124, None))
-    epoch = world.epoch(task)
-
-    def step(w: World) -> None:
-        def work(connection: Any) -> None:
-            names = {"task": task, "epoch": epoch, "code": code}
-            row = connection.execute(
-                "SELECT id FROM leases WHERE task_run = %(task)s AND epoch = %(epoch)s AND ended_at IS NULL", names
-            ).fetchone()
-            if row:
-                connection.execute(
-                    "INSERT INTO evidence (lease, exit_code, handin_sha256) VALUES (%s, %s, 'h') ON CONFLICT DO NOTHING", [row["id"], code]
-                )
-                connection.execute("DELETE FROM attempt_keys WHERE lease = %s", [row["id"]])
-                connection.execute("UPDATE leases SET ended_at = clock_timestamp() WHERE id = %s", [row["id"]])
-
-        w.do("owner", work)
-        if (lease := w.model["leases"].get(f"{task}/{epoch}")) is not None:
-            lease[1] = True
-
-    return step
-
-
-def look(world: World) -> Callable[[World], None]:
-    task, ti = world.task(), f"ti-{world.rng.choice(STEPS)}"
-    key = task.removeprefix(f"{world.run}-")
-
-    def step(w: World) -> None:
-        seen = w.do("airflow", lambda c: watching.look(c, w.settings, w.run, key, watching.Watcher(ti, 0, 30.0)))
-        mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
-        must(seen.epoch == mine[1], f"looked at epoch {seen.epoch} of {mine}")
-        if seen.outcome == "handed_in" and mine[0] in LIVE:
-            attempt = w.model["attempts"][f"{task}/{mine[1]}"]
-            must(attempt[0] == "COMPLETING" and w.model["leases"][f"{task}/{mine[1]}"][1], f"handed in without a hand-in: {attempt}")
-            attempt[0], mine[0] = "DONE", "VERIFYING"
-        elif seen.outcome == "working" and mine[0] in LIVE:
-            broken = w.sql("SELECT broken FROM leases WHERE task_run = %s AND epoch = %s AND kind = 'work'", task, mine[1])[0]["broken"]
-            w.model["leases"][f"{task}/{mine[1]}"][0] |= broken is not None  # revoked for a broken term: what follows is decided later
-        elif seen.outcome == "rework":
-            _reworked(w, task, mine[1], ti, seen.rework)
-        elif seen.outcome == "gave_up" and mine[0] in (*LIVE, "PENDING_RETRY"):
-            _gave_up(w, task, mine[1], seen.words.partition(":")[0])
-        elif seen.outcome == "merged":
-            must(mine[0] == "COMPLETED", f"{task} is {mine[0]}, and a look saw it merged")
-
-    return step
-
-
-def _reworked(w: World, task: str, epoch: int, ti: str, rework: Rework) -> None:
-    mine = w.model["tasks"][task]
-    must((rework.task_run, rework.epoch, rework.ti_id) == (task, epoch, ti), f"a rework of somebody else: {rework}")
-    if [task, epoch, ti] in w.model["reworks"]:
-        return  # decided before: the same again
-    attempt = w.model["attempts"][f"{task}/{epoch}"]
-    already = attempt[4]
-    w.end_attempt(task, epoch)
-    mine[0] = "PENDING_RETRY"
-    w.model["reworks"].append([task, epoch, ti])
-    must(
-        already or not attempt[2] or w.counted(task) < w.settings.attempts,
-        f"{task}: worked again after {w.counted(task)} attempts that counted",
-    )
-
-
-def _gave_up(w: World, task: str, epoch: int, state: str) -> None:
-    mine = w.model["tasks"][task]
-    if mine[0] in RESTS:
-        must(mine[0] == state, f"{task} is {mine[0]}, and a step was told {state}")
-        return
-    must(state in RESTS, f"{task} gave up as {state}")
-    w.end_attempt(task, epoch)
-    mine[0] = state
-    used_up = w.counted(task) >= w.settings.attempts
-    must(state != "FAILED" or used_up, f"{task} FAILED after {w.counted(task)} attempts that counted")
-
-
-def fail(world: World) -> Callable[[World], None]:
-    task, first = world.task(), f"ti-{world.rng.choice(STEPS)}"
-    if failed := [name for name, mine in world.model["tasks"].items() if mine[0] in ("VERIFYING", "PENDING_RETRY")]:
-        task = world.rng.choice([task, *failed, *failed])
-    epoch, failure = (
-        world.epoch(task),
-        world.rng.choice((Failure.RED, Failure.CONFLICT, Failure.LOST, Failure.BUDGET, Failure.REFUSED_HANDIN, Failure.RED)),
-    )
-
-    def step(w: World) -> None:
-        ti = first if w.rng.random() < 0.7 else f"ti-{w.rng.choice(STEPS)}"  # the second of two may be another step's
-        mine = w.model["tasks"].get(task)
-        if mine is None:
-            return
-        try:
-            decided = w.do("airflow", lambda c: reworks.fail_attempt(c, w.settings, Asker(AttemptRef(task, epoch), ti), failure, "because"))
-        except StaleEpoch:
-            must(mine[1] != epoch, f"{task} is at {mine[1]}, and {epoch} was called stale")
-            return
-        except IllegalTransition:
-            must(mine[0] in ("PENDING", "COMPLETED", "POLICY_CHECK"), f"{task} is {mine[0]}, and its failure was refused")
-            return
-        must(mine[1] == epoch, f"{task} is at {mine[1]}, and {epoch} changed it")
-        if isinstance(decided, Rework):
-            _reworked(w, task, epoch, ti, decided)
-        else:
-            _gave_up(w, task, epoch, decided.state.value)
-
-    return step
-
-
-def verified(world: World) -> Callable[[World], None]:
-    task, moved = world.task(), world.rng.random() < 0.2
-    epoch, ti = world.epoch(task), f"ti-{world.rng.choice(STEPS)}"
-
-    def green(connection: Any) -> None:
-        tasks.set_state(connection, tasks.lock_attempt(connection, AttemptRef(task, epoch)), TaskRunState.MERGE_QUEUE)
-
-    def step(w: World) -> None:
-        mine = w.model["tasks"].get(task)
-        if mine is None:
-            return
-        try:
-            if not moved:
-                w.do("airflow", green)
-            else:
-                w.do("airflow", lambda c: reworks.verify_again(c, Asker(AttemptRef(task, epoch), ti), "the target moved"))
-        except StaleEpoch:
-            must(mine[1] != epoch, f"{epoch} was called stale of {mine}")
-        except IllegalTransition:
-            must(not moved and mine[0] not in ("VERIFYING", "MERGE_QUEUE"), f"green was refused of {mine}")
-        else:
-            must(mine[1] == epoch and (moved or mine[0] in ("VERIFYING", "MERGE_QUEUE")), f"{epoch} went on in {mine}")
-            if not moved:
-                mine[0] = "MERGE_QUEUE"
-            elif [task, epoch, ti] not in w.model["reworks"]:
-                w.model["reworks"].append([task, epoch, ti])
-                mine[0] = "VERIFYING" if mine[0] == "MERGE_QUEUE" else mine[0]
-
-    return step
-
-
-def merge(world: World) -> Callable[[World], None]:
-    task = world.task()
-    epoch = world.epoch(task)
-
-    def work(connection: Any) -> None:
-        locked = tasks.lock_attempt(connection, AttemptRef(task, epoch))
-        verdict = new_id()
-        names = {"task_run": task, "epoch": epoch, "target": "refs/heads/x", "commit": "c", "tree": str(verdict), "verdict": verdict}
-        connection.execute("INSERT INTO verdicts (id, goal_run, task_run, epoch, tree, suite, facts) VALUES (%s, %s, %s, %s, %s, 'change', '{}')",
-                           [verdict, task.rpartition("-")[0], task, epoch, str(verdict)])  # fmt: skip
-        connection.execute(_MERGES.insert_merge, names)
-        tasks.complete(connection, locked, "c")
-
-    def step(w: World) -> None:
-        mine = w.model["tasks"].get(task)
-        if mine is None:
-            return
-        try:
-            w.do("airflow", work)
-        except StaleEpoch:
-            must(mine[1] != epoch, f"{epoch} was called stale of {mine}")
-        except psycopg.errors.UniqueViolation:
-            must(mine[2], f"a merge was refused, and there was none: {mine}")
-        except IllegalTransition:
-            must(mine[0] != "MERGE_QUEUE", f"a merge was refused of {mine}")
-        else:
-            must(mine[:2] == ["MERGE_QUEUE", epoch], f"merged out of {mine}")
-            mine[0], mine[2] = "COMPLETED", True
-            w.model["merges"][task] = epoch
-
-    return step
-
-
-def _cancelled(w: World, task: str) -> None:
-    mine = w.model["tasks"][task]
-    if mine[0] in ("COMPLETED", *RESTS):
-        w.revoke(task)
-        return
-    w.end_attempt(task, mine[1])
-    mine[0] = "CANCELLED"
-
-
-def cancel_task(world: World) -> Callable[[World], None]:
-    task = world.task()
-    epoch = world.epoch(task)
-
-    def step(w: World) -> None:
-        mine = w.model["tasks"].get(task)
-        if mine is None:
-            return
-        try:
-            w.do("airflow", lambda c: tasks.cancel(c, tasks.lock_attempt(c, AttemptRef(task, epoch)), "a person"))
-        except StaleEpoch:
-            must(mine[1] != epoch, f"{epoch} was called stale of {mine}")
-        else:
-            must(mine[1] == epoch, f"{epoch} cancelled {mine}")
-            _cancelled(w, task)
-
-    return step
-
-
-def mark_lease_step(world: World) -> Callable[[World], None]:
-    """A person marks or clears the lease step: Airflow calls on_kill, perhaps late, perhaps of an old task instance."""
-    task, ti = world.task(), f"ti-{world.rng.choice(STEPS)}"
-    epoch, key = world.epoch(task), task.removeprefix(f"{world.run}-")
-    aged = world.rng.random() < 0.8  # else another triggerer has taken the watch over since
-
-    def step(w: World) -> None:
-        left_at = w.sql("SELECT clock_timestamp() - make_interval(hours => %s) AS t", 0 if aged else 1)[0]["t"]
-        did = w.do("airflow", lambda c: people.end_unwatched(c, tasks.lock(c, w.run, key), ti, epoch, left_at))
-        must(aged or not did, "another triggerer has watched since, and was killed all the same")
-        mine = w.model["tasks"].setdefault(task, ["PENDING", 0, False])
-        if did:
-            must(mine[1] == epoch and mine[0] in LIVE, f"on_kill of epoch {epoch} ended {mine}")
-            _cancelled(w, task)
-
-    return step
-
-
-def cancel_goal(world: World) -> Callable[[World], None]:
-    def work(connection: Any, w: World) -> None:
-        run = goals.lock(connection, w.run, "r")
-        if run.state not in ENDED_RUNS:
-            for task in tasks.lock_all(connection, w.run):
-                tasks.cancel(connection, task, "by a person")
-            goals.set_state(connection, run, GoalRunState.CANCELLED, "by a person")
-        leases.revoke_goal_run(connection, w.run, "by a person")
-
-    def step(w: World) -> None:
-        w.do("cli", lambda c: work(c, w))
-        if not w.model["run"][1]:
-            for task in w.model["tasks"]:
-                _cancelled(w, task)
-            w.model["run"][:2] = ["CANCELLED", True]
-        for task in w.model["tasks"]:
-            w.revoke(task)
-
-    return step
-
-
-def close(world: World) -> Callable[[World], None]:
-    """The report step: whatever happened, everything comes to its end."""
-
-    def step(w: World) -> None:
-        w.do("airflow", lambda c: report.close(c, w.run, "r"))
-        for task, mine in w.model["tasks"].items():
-            w.revoke(task)
-            if mine[0] not in ("COMPLETED", *RESTS):
-                w.end_attempt(task, mine[1])
-                mine[0] = "CANCELLED"
-        if not w.model["run"][1]:
-            told = w.sql("SELECT state FROM goal_runs WHERE id = %s", w.run)[0]["state"]
-            states = {mine[0] for mine in w.model["tasks"].values()}
-            must(told in states | {"CANCELLED", "ESCALATED"} and told != "COMPLETED", f"the goal run ended {told}, its tasks {states}")
-            w.model["run"][:2] = [told, True]
-
-    return step
-
-
-def land(world: World) -> Callable[[World], None]:
-    def step(w: World) -> None:
-        merged = [mine[2] for mine in w.model["tasks"].values()]
-        if w.model["run"][0] == "RUNNING" and merged == [True] * len(TASKS):
-            w.do("airflow", lambda c: goals.set_state(c, goals.lock(c, w.run, "r"), GoalRunState.LANDING))
-            w.model["run"][0] = "LANDING"
-        elif w.model["run"][0] == "LANDING":
-            w.do("airflow", lambda c: goals.set_state(c, goals.lock(c, w.run, "r"), GoalRunState.COMPLETED))
-            w.model["run"][:2] = ["COMPLETED", True]
-
-    return step
-
-
-def time_passes(world: World) -> Callable[[World], None]:
-    column, far = world.rng.choice(("expires_at", "heartbeat_at", "watched_at")), world.rng.choice(("1 second", "1 hour"))
-    statement = f"UPDATE leases SET {column} = {column} - interval '{far}' WHERE goal_run = %s AND ended_at IS NULL"
-    return lambda w: (w.sql(statement, w.run), None)[1]
-
-
-def spend(world: World) -> Callable[[World], None]:
-    reserved, spent = world.rng.randrange(BUDGET // 4), world.rng.randrange(BUDGET // 40)
-
-    def step(w: World) -> None:
-        try:
-            w.sql("UPDATE goal_runs SET reserved_micro = %s, spent_micro = spent_micro + %s WHERE id = %s", reserved, spent, w.run)
-        except psycopg.errors.CheckViolation:
-            must(reserved + w.model["run"][3] + spent > BUDGET, "a sum that fits was refused")
-        else:
-            w.model["run"][2:] = [reserved, w.model["run"][3] + spent]
-
-    return step
-
-
-OPERATIONS: dict[str, tuple[Callable[[World], Callable[[World], None]], int]] = {
-    "admit": (admit, 14), "hello": (message("hello"), 5), "works": (message("works"), 14), "asks": (message("asks"), 4),
-    "completes": (message("completes"), 12), "fails": (message("fails"), 2), "warden starts": (warden_starts, 3), "warden ends": (warden_ends, 9),
-    "look": (look, 20), "fail": (fail, 12), "verified": (verified, 12), "merge": (merge, 12), "cancel task": (cancel_task, 2),
-    "mark lease step": (mark_lease_step, 4), "cancel goal": (cancel_goal, 1), "close": (close, 1), "land": (land, 3), "time passes": (time_passes, 2),
-    "spend": (spend, 2),
-}  # fmt: skip
-
-
-def ILLEGAL(w: World) -> None:
-    """By raw SQL, what the database itself must refuse: any state that the table of transitions does not hold, an older epoch, a second live lease."""
-    what = w.rng.choice(("task_run", "goal_run", "attempt", "epoch", "lease"))
-    if what == "goal_run":
-        before = w.model["run"][0]
-        target = w.rng.choice([s for s in GoalRunState if (what, before, s) not in ALLOWED and s != before])
-        _refused(w, "UPDATE goal_runs SET state = %s WHERE id = %s", [target, w.run], IllegalTransition)
-        return
-    if not w.model["tasks"]:
-        return
-    task = w.rng.choice(list(w.model["tasks"]))
-    state, epoch, _ = w.model["tasks"][task]
-    if what == "task_run":
-        target = w.rng.choice([s for s in TaskRunState if (what, state, s) not in ALLOWED and s != state])
-        merged = "merged_commit = CASE WHEN %s = 'COMPLETED' THEN 'c' END"
-        _refused(w, f"UPDATE task_runs SET state = %s, {merged} WHERE id = %s", [target, target, task], IllegalTransition)
-    elif what == "epoch":
-        _refused(w, "UPDATE task_runs SET epoch = epoch - 1 WHERE id = %s", [task], psycopg.errors.DatabaseError)
-    elif what == "attempt" and epoch:
-        before = w.model["attempts"][f"{task}/{epoch}"][0]
-        target = w.rng.choice(
-            [s for s in ("SPAWNING", "READY", "DONE", "SPAWN_FAILED") if (what, before, s) not in ALLOWED and s != before] or ["?"]
-        )
-        _refused(w, "UPDATE attempts SET state = %s WHERE task_run = %s AND epoch = %s", [target, task, epoch], IllegalTransition)
-    elif what == "lease" and w.model["leases"].get(f"{task}/{epoch}") == [False, False]:
-        _refused(w, "INSERT INTO leases (id, kind, sandbox, goal_run, task_run, epoch, node, input_commit, ti_id, expires_at)"
-                 " SELECT gen_random_uuid(), kind, sandbox || '-x', goal_run, task_run, epoch, node, input_commit, ti_id, expires_at FROM leases"
-                 " WHERE task_run = %s AND epoch = %s", [task, epoch], psycopg.errors.UniqueViolation)  # fmt: skip
-
-
-def _refused(w: World, statement: str, values: list[Any], error: type[Exception]) -> None:
-    try:
-        w.sql(statement, *values)
-    except error:
-        return
-    raise Divergence(f"the database let this through: {statement} {values}")

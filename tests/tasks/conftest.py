@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from include.agents import service as agents
 from include.catalog import store as catalog
-from include.clock import new_id
 from include.database.unit_of_work import transaction
+from include.goals import service as goals
 from include.repository import trees
 from include.settings import Settings
 from include.tasks import reworks
 from include.tasks.models import AttemptRef, Failure, Rework
 from include.tasks.reworks import Asker, GaveUp
+from tests.kit import build
 from tests.repository.people import Repo, hand_in, make_person, make_worker, take_in
 
 if TYPE_CHECKING:
@@ -38,26 +36,14 @@ class World:
         name = f"repo-{secrets.token_hex(4)}"
         self.person = make_person(folder / "person")
         self.mirror, self.base = take_in(settings, self.person, name=name)
-        self.run, goal, document = f"g{secrets.token_hex(6)}", new_id(), json.dumps(PLAN)
-        self.task_run = f"{self.run}-parser"
         with transaction("owner") as connection:
-            agents.seed(connection)
-            connection.execute("INSERT INTO repositories VALUES (%s, %s, true)", [name, str(folder / "person")])
-            connection.execute("INSERT INTO nodes VALUES ('local', 99, 'bubblewrap')")
-            connection.execute(
-                "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing,"
-                " idempotency_key, request_sha256, created_by) VALUES (%s, %s, 't', 'x', %s, 'main', 'jarvis', 9000000, 3600, 'per_goal', %s, 'h', 'me')",
-                [goal, self.run, name, self.run],
-            )
-            seq = connection.execute(
-                "INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, %s, %s) RETURNING seq",
-                [goal, hashlib.sha256(document.encode()).hexdigest(), document],
-            ).fetchone()["seq"]  # type: ignore[index]
-            connection.execute(
-                "INSERT INTO goal_runs (id, goal, dag_id, run_id, plan, goal_branch, budget_micro, deadline_at)"
-                " VALUES (%s, %s, %s, 'r', %s, %s, 9000000, now() + interval '1 hour')",
-                [self.run, goal, self.run, seq, f"airlock/{self.run}"],
-            )
+            build.ground(connection, folder / "person", name)
+            build.node(connection)
+            self.run = goals.new_run_id()
+            goal = build.goal(connection, self.run, goal="x", repository=name, budget_usd=9)
+            build.plan(connection, goal.id, PLAN)
+            build.run(connection, goal, self.run)
+        self.task_run = f"{self.run}-parser"
 
     def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         with transaction("owner") as connection:

@@ -8,6 +8,7 @@ from include.database.unit_of_work import transaction
 from include.repository import trees
 from include.tasks import resume, rules
 from include.tasks.models import AttemptRef, Failure
+from tests.kit import build
 from tests.tasks.conftest import World
 
 
@@ -154,7 +155,8 @@ def test_it_waits_for_a_dead_warden_half_a_minute_only(world: World) -> None:
     world.rows("UPDATE leases SET revoked_at = now() - interval '31 seconds' WHERE task_run = %s", world.task_run)
     assert not_yet(said) and not world.ready(said), "its warden lives, and is at it: a load may not cost what was committed"
     world.rows("UPDATE nodes SET heartbeat_at = now() - interval '31 seconds'")
-    world.rows("INSERT INTO nodes VALUES ('another', 99, 'bubblewrap')")
+    with transaction("owner") as connection:
+        build.node(connection, "another")
     assert world.ready(said) and world.ask("t") is None
     assert (world.lease(2)["input_commit"], world.lease(2)["resumed_from"]) == (world.base, 1)
 

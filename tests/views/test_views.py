@@ -17,6 +17,7 @@ from include.repository import service as repositories
 from include.settings import Settings
 from include.views import goals, leftovers
 from include.views.models import GoalView, TaskView
+from tests.kit import build
 from tests.leases.world import World
 
 FORBIDDEN = "attempt_keys"
@@ -110,7 +111,7 @@ def test_views_only_read() -> None:
 
 def test_a_picture_has_the_tasks_of_the_plan_in_its_order(settings: Settings) -> None:
     world = World(settings, 2)
-    world.do("INSERT INTO plans (goal, revision, sha256, document) VALUES (%s, 1, 'h', %s)", world.goal, PLAN)
+    build.plan(world.database, world.goal, PLAN)
     world.do("UPDATE goal_runs SET plan = (SELECT seq FROM plans)")
     world.do("UPDATE attempts SET step = 'reads', rung = 'container' WHERE task_run = 'g1-t2'")
     world.do("INSERT INTO notices (key, kind, goal_run, words) VALUES ('k', 'warning', 'g1', 'slow'), ('l', 'incident', 'g1', 'lost')")
@@ -125,7 +126,7 @@ def test_a_picture_has_the_tasks_of_the_plan_in_its_order(settings: Settings) ->
     assert [(task.key, task.title, task.state, task.epoch, task.step, task.rung) for task in picture.tasks] == [
         ("t2", "Second", "EXECUTING", 1, "reads", "container"),
         ("t9", "Not begun", "PENDING", 0, "", ""),
-        ("t1", "First", "EXECUTING", 1, "", "x"),
+        ("t1", "First", "EXECUTING", 1, "", "bubblewrap"),
     ]
     assert [(verdict.key, verdict.epoch, verdict.green) for verdict in picture.verdicts] == [("t1", 1, False), (None, None, True)]
     assert picture.verdicts[0].findings[0].message == "Mend it"
@@ -157,11 +158,7 @@ def test_goals_are_listed_and_found_without_a_run_too(settings: Settings) -> Non
     taken = look(lambda connection: goals.of_key(connection, "k"))
     assert taken is not None and (taken.goal, taken.run) == (str(world.goal), "g1")
     assert look(lambda connection: goals.of_key(connection, "l")) is None
-    world.do(
-        "INSERT INTO goals (id, dag_id, title, text, repository, base_branch, agent, budget_micro, deadline_s, landing, idempotency_key,"
-        " request_sha256, created_by) SELECT gen_random_uuid(), 'goal_other', 'u', 'u', repository, base_branch, agent, 1, 1, landing, 'l', 'h', 'me'"
-        " FROM goals"
-    )
+    build.goal(world.database, "goal_other", key="l", goal="u")
     assert [(each.dag_id, each.run, each.state) for each in look(goals.newest)] == [
         ("goal_other", None, None),
         ("goal_sample", "g1", "RUNNING"),
@@ -183,6 +180,6 @@ def test_what_was_left_behind_is_counted(settings: Settings) -> None:
 def test_what_rooms_list_of_their_own_a_viewer_may_ask_them(settings: Settings) -> None:
     world = World(settings, 1)
     world.do("UPDATE nodes SET heartbeat_at = now() - interval '1 minute', notice = 'no seal'")
-    assert look(agents.names) == ["jarvis"] and [known.name for known in look(repositories.every)] == ["sample"]
+    assert look(agents.names) == ["atlas", "jarvis", "nova"] and [known.name for known in look(repositories.every)] == ["sample"]
     (node,) = look(fleet.nodes)
     assert (node.name, node.rung, node.notice, node.alive) == ("local", "bubblewrap", "no seal", False)

@@ -282,6 +282,11 @@ class Attempt:
         self.process = start_program("work", self.paths, self.timing, before)
         return self
 
+    def wait_for(self, check: Callable[[], Any], seconds: float = 30) -> None:
+        """Wait until what the worker has sent makes it true."""
+        with self.relay.changed:
+            assert self.relay.changed.wait_for(check, patience(seconds)), [message["type"] for message in self.broker.received]
+
     def wait(self, seconds: float = 60) -> int:
         assert self.process is not None
         try:

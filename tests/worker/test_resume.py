@@ -8,21 +8,15 @@ import secrets
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from include.worker.child import descendants
-from tests.kit.scale import patience
+from tests.kit.waiting import poll
 from tests.worker.sandbox import GIT, Attempt, calls, says
 
 FIRST = calls(("write_file", {"path": "first.py", "content": "x = 1\n"}), ("git_commit", {"message": "first"}))
-
-
-def wait_for(run: Attempt, check, seconds: float = 30) -> None:
-    with run.relay.changed:
-        assert run.relay.changed.wait_for(check, patience(seconds)), [message["type"] for message in run.broker.received]
 
 
 def tip_of(run: Attempt) -> str | None:
@@ -70,7 +64,7 @@ def test_the_hand_in_stands_after_each_commit(attempt):
     run.start()
     seen = []
     for number in (2, 3):
-        wait_for(run, lambda: len(run.broker.of("llm.request")) >= number)  # noqa: B023 - called at once
+        run.wait_for(lambda: len(run.broker.of("llm.request")) >= number)  # noqa: B023 - called at once
         seen.append(tip_of(run))
     kill(run)
     assert seen == commits(run) and len(set(seen)) == 2 and tip_of(run) == seen[-1]
@@ -98,16 +92,16 @@ def killed_while_writing(attempt, before: str) -> tuple[Attempt, str | None]:
     large = [("write_file", {"path": f"big{n}.txt", "content": text}) for n, text in enumerate(BIG)]
     run = attempt([FIRST, calls(*large, ("git_commit", {"message": "second"})), None])
     run.start(before=before)
-    wait_for(run, lambda: len(run.broker.of("llm.request")) >= 2)
+    run.wait_for(lambda: len(run.broker.of("llm.request")) >= 2)
     whole = tip_of(run)
     at_first = run.paths.handin.stat().st_mtime_ns
-    end = time.monotonic() + patience(60)
-    while time.monotonic() < end:  # a part of the second bundle is there
+
+    def a_part_is_there() -> bool:
         growing = list(run.paths.workspace.glob("handin.part*"))
         changed = run.paths.handin.stat().st_mtime_ns != at_first
-        if growing or (changed and 0 < run.paths.handin.stat().st_size < 2_000_000):
-            break
-        time.sleep(0.001)
+        return bool(growing or (changed and 0 < run.paths.handin.stat().st_size < 2_000_000))
+
+    poll(a_part_is_there, 60, 0.001)  # of the second bundle
     kill(run)
     assert len(run.broker.of("llm.request")) == 2, "the second commit was told before the kill: it came too late"
     return run, whole

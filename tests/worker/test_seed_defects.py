@@ -16,7 +16,7 @@ from include.worker.envelope import signature
 from include.worker.git import Repository
 from include.worker.paths import Paths
 from tests.kit.scale import patience
-from tests.worker.sandbox import GIT, Attempt, calls, says
+from tests.worker.sandbox import GIT, calls, says
 from tests.worker.test_whole_run import names_in
 
 QUESTION = calls(("ask_master", {"question": "Which?", "urgency": "blocking"}))
@@ -26,11 +26,6 @@ FAST = {"resend": 0.2}
 
 def error(kind: str) -> dict:
     return {"stopReason": None, "content": [], "error": {"kind": kind, "message": f"because {kind}"}}
-
-
-def wait_for(run: Attempt, check, seconds: float = 20) -> None:
-    with run.relay.changed:
-        assert run.relay.changed.wait_for(check, patience(seconds)), [message["type"] for message in run.broker.received]
 
 
 # -- D2, D5: replies find their question, and a timeout is real ------------------------------------------------------------------
@@ -63,7 +58,7 @@ def test_d5_no_answer_is_a_result_after_the_timeout(attempt):
 def test_d2_resends_are_the_same_bytes_until_answered(attempt):
     run = attempt([None, says("never asked for")], timing=FAST)
     run.start()
-    wait_for(run, lambda: run.broker.duplicates >= 3)  # Broker compares the bytes
+    run.wait_for(lambda: run.broker.duplicates >= 3)  # Broker compares the bytes
     request = run.broker.of("llm.request")[0]
     run.broker.send("llm.response", says("late"), request["id"])
     assert run.wait() == 0
@@ -216,7 +211,7 @@ def deletions_are_committed(paths: Paths) -> None:
 def test_d20_cancel_while_waiting_ends_with_a_message(attempt, how):
     run = attempt([None])
     run.start()
-    wait_for(run, lambda: run.broker.of("llm.request"))
+    run.wait_for(lambda: run.broker.of("llm.request"))
     started = time.monotonic()
     run.broker.send("task.cancel", {"reason": "no longer wanted"}) if how == "message" else run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0
@@ -227,7 +222,7 @@ def test_d20_cancel_while_waiting_ends_with_a_message(attempt, how):
 def test_d20_cancel_in_a_test_run_kills_it(attempt):
     run = attempt([calls(("run_tests", {}))], files={"test_slow.py": "import time\ndef test_slow(): time.sleep(1000)\n"})
     run.start()
-    wait_for(run, lambda: any("runs the tests" in each["payload"]["step"] for each in run.broker.of("progress")))
+    run.wait_for(lambda: any("runs the tests" in each["payload"]["step"] for each in run.broker.of("progress")))
     time.sleep(1)
     started = time.monotonic()
     run.broker.send("task.cancel", {"reason": "stop"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from include.plans.models import Plan, Task
 from include.settings import load
 from tests.kit.scale import patience
 from tests.kit.stack import Stack
+from tests.kit.waiting import poll
 
 PLACES = ("admit waiting", "start", "lease", "verify", "merge")
 ACTIONS = (
@@ -179,11 +179,8 @@ def until(what: str, check: Callable[[], Any], seconds: float, pause: float = 0.
     Raises:
         TimeoutError: it did not become true in time.
     """
-    end = time.monotonic() + patience(seconds)
-    while time.monotonic() < end:
-        if value := check():
-            return value
-        time.sleep(pause)
+    if value := poll(check, seconds, pause):
+        return value
     raise TimeoutError(f"waited {patience(seconds):g} s in vain: {what}")
 
 
