@@ -63,7 +63,7 @@ def bundle_header(start: bytes) -> Header:
         raise BundleRefused("the hand-in is not a git bundle of version 2 with exactly one ref")
     if found[3] != BRANCH.encode():
         raise BundleRefused(f"the bundle brings {found[3][:100].decode(errors='replace')!r} instead of {BRANCH}")
-    builds_on = tuple(line[1:41].decode() for line in found[1].splitlines())
+    builds_on = tuple(line[1:41].decode() for line in found[1].split(b"\n")[:-1])  # a comment may hold other ends of lines
     if len(builds_on) > MAX_PREREQUISITES:
         raise BundleRefused(f"the bundle builds on {len(builds_on)} commits; at most {MAX_PREREQUISITES} are taken")
     return Header(found[2].decode(), builds_on, found.end())
