@@ -97,6 +97,9 @@ def candidate(settings: Settings, opened: Opened) -> Candidate | Failed:
     if isinstance(made, MergeConflict):
         words = f"The work does not merge with what others merged meanwhile: {made.words()}."
         return Failed(Failure.CONFLICT, words, words + " Start from the files as they are now.")
+    if met := quarantine.twin(repository, target, made.commit):
+        words = f"The work does not merge with what others merged meanwhile: {met}"
+        return Failed(Failure.CONFLICT, words, words)
     trees.set_ref(repository, candidate_ref(opened.attempt), made.commit)
     return made
 

@@ -10,19 +10,17 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from include.errors import BundleRefused, GitFailed
-from include.repository import git, rules, trees
+from include.repository import git, inspection, objects, packs, rules, trees
+from include.repository.letters import plain
 
 STALE_S = 3600
 """Seconds after which a quarantine is a leftover. Each git call on one ends within a minute."""
-_RAW = (
-    "diff-tree", "-r", "-z", "--raw", "--root", "-m", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-commit-id",
-)  # fmt: skip
 
 
 def accept(mirror: Path, handin: Path, base_commit: str, task_run: str, epoch: int) -> str:
@@ -46,14 +44,28 @@ def accept(mirror: Path, handin: Path, base_commit: str, task_run: str, epoch: i
         if before is not None:
             return _the_same(before, header.tip, ref)
         _check_prerequisites(mirror, header, base_commit)
-        file.seek(header.length)
-        with _apart(mirror) as (objects, environment):
-            _unpack(mirror, file, environment)
-            _check(mirror, header.tip, base_commit, environment)
-            _take_in(mirror, objects)
+        with _apart(mirror) as (folder, environment):
+            own = _unpack(mirror, file, header, environment)
+            _check(mirror, (base_commit, header.tip), own, environment)
+            _pack_again(mirror, folder, (base_commit, header.tip), environment)
+            _take_in(mirror, folder)
     if not trees.move_ref(mirror, ref, header.tip, trees.ZERO):
         return _the_same(trees.resolve(mirror, ref), header.tip, ref)
     return header.tip
+
+
+def twin(mirror: Path, before: str, after: str) -> str | None:
+    """Find a new name of ``after`` that could be taken for one that others brought, and say so; None: there is none.
+
+    Each of two hand-ins may be fine alone, and both together hold ``a.py`` and ``A.py``.
+    """
+    ends = (trees.tree_of(mirror, before), trees.tree_of(mirror, after))
+    try:
+        with objects.reading(mirror, _bounded({})) as reader:
+            inspection.check_twins(reader, *ends)
+    except BundleRefused as refused:
+        return str(refused)
+    return None
 
 
 def clear_leftovers(mirror: Path) -> int:
@@ -98,80 +110,65 @@ def _check_prerequisites(mirror: Path, header: rules.Header, base_commit: str) -
 @contextmanager
 def _apart(mirror: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     clear_leftovers(mirror)
-    objects = Path(tempfile.mkdtemp(prefix="quarantine-", dir=mirror / "objects"))
+    folder = Path(tempfile.mkdtemp(prefix="quarantine-", dir=mirror / "objects"))
     apart = {
-        "GIT_OBJECT_DIRECTORY": str(objects),
+        "GIT_OBJECT_DIRECTORY": str(folder),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(mirror / "objects"),
-        "GIT_QUARANTINE_PATH": str(objects),
+        "GIT_QUARANTINE_PATH": str(folder),
     }
     try:
-        yield objects, apart
+        yield folder, apart
     finally:
-        shutil.rmtree(objects, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _bounded(environment: dict[str, str]) -> git.How:
     return git.How(environment, timeout_s=60, limited=True)
 
 
-def _unpack(mirror: Path, file: IO[bytes], environment: dict[str, str]) -> None:
+def _unpack(mirror: Path, file: IO[bytes], header: rules.Header, environment: dict[str, str]) -> frozenset[str]:
+    """Let git unpack what was measured before; returns the ids of the objects that the bundle brought."""
+    number = packs.measure(file.fileno(), header.length)
+    file.seek(header.length)
     asked = ["index-pack", "--stdin", "--fix-thin", "--strict", "--threads=1", f"--max-input-size={rules.MAX_BUNDLE_BYTES}"]
     try:
-        git.run(asked, mirror, _bounded(environment), stdin=file)
-    except GitFailed as error:
-        raise BundleRefused(f"git's own check refuses the pack, or it is too large to unpack: {error}") from error
+        name = git.run(asked, mirror, _bounded(environment), stdin=file).split()[-1].decode()
+        with (Path(environment["GIT_OBJECT_DIRECTORY"]) / "pack" / f"pack-{name}.idx").open("rb") as index:
+            listed = git.run(["show-index"], mirror, _bounded(environment), stdin=index)
+    except (GitFailed, OSError) as error:
+        said = " ".join(plain(str(error)).split())
+        raise BundleRefused(f"git's own check refuses the pack, or it is too large to unpack: {said}") from error
+    rows = sorted((int(line.split()[0]), line.split()[1].decode()) for line in listed.splitlines())
+    return frozenset(name for _, name in rows[:number])  # after them stand those of the mirror that git added to complete a thin pack
 
 
-def _check(mirror: Path, tip: str, base: str, environment: dict[str, str]) -> None:
-    def ask(*args: str, stdin: bytes = b"") -> bytes:
-        return git.run(args, mirror, _bounded(environment), stdin=stdin)
-
+def _check(mirror: Path, ends: tuple[str, str], own: frozenset[str], environment: dict[str, str]) -> None:
+    base, tip = ends
+    handin = inspection.HandIn(base, trees.tree_of(mirror, base), tip, own, time.time())
     try:
-        if ask("cat-file", "-t", tip) != b"commit\n":
-            raise BundleRefused("the tip is not a commit")
-        ask("rev-list", "--objects", "--quiet", tip, "--not", "--all")  # each object that it names is there
-        ask("merge-base", tip, base)
-        commits = ask("rev-list", tip, "--not", base)
-        objects = ask("rev-list", "--objects", "--no-object-names", tip, "--not", base)
-        _check_sizes(ask("cat-file", "--batch-check=%(objecttype) %(objectsize)", stdin=objects))
-        _check_changes(ask("diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", base, tip), count=True)
-        raw = ask(*_RAW, "--stdin", stdin=commits)  # each commit of the history, not only the sum: all of it would be merged
-        _check_changes(raw, count=False)
-        _check_links(ask, raw)
+        with objects.reading(mirror, _bounded(environment)) as reader:
+            inspection.inspect(reader, handin)
+        git.run(["rev-list", "--objects", "--quiet", tip, "--not", "--all"], mirror, _bounded(environment))  # each object is there
     except GitFailed as error:
-        raise BundleRefused(f"the bundle is not complete, or shares no history with its base: {error}") from error
+        raise BundleRefused(f"the bundle is not complete: {error}") from error
 
 
-def _check_sizes(lines: bytes) -> None:
-    sizes = [int(line.split(b" ")[1]) for line in lines.splitlines()]
-    if max(sizes, default=0) > rules.MAX_BLOB_BYTES:
-        raise BundleRefused(f"a file has {max(sizes)} bytes; at most {rules.MAX_BLOB_BYTES} are taken")
-    if sum(sizes) > rules.MAX_TOTAL_BYTES:
-        raise BundleRefused(f"all files together have {sum(sizes)} bytes; at most {rules.MAX_TOTAL_BYTES} are taken")
+def _pack_again(mirror: Path, folder: Path, ends: tuple[str, str], environment: dict[str, str]) -> None:
+    """Write a pack of our own with what was judged and no more, in short chains of deltas: what else a bundle holds is not kept."""
+    wanted = f"{ends[1]}\n^{ends[0]}\n".encode()
+    asked = ["pack-objects", "--revs", "--quiet", "--non-empty", "--window=0", "--depth=50", "--threads=1", str(folder / "pack-judged")]
+    try:
+        git.run(asked, mirror, _bounded(environment), stdin=wanted)
+    except GitFailed as error:
+        raise BundleRefused(f"the bundle is too large, or too deeply nested, to be packed again: {error}") from error
 
 
-def _check_changes(raw: bytes, count: bool) -> None:
-    for path in raw.split(b"\0")[1::2]:
-        rules.check_path(path)
-    changes = rules.raw_changes(raw)
-    if count and len(changes) > rules.MAX_FILES:
-        raise BundleRefused(f"{len(changes)} files are changed; at most {rules.MAX_FILES} are taken")
-    for change in changes:
-        rules.check_mode(change)
-
-
-def _check_links(ask: Callable[..., bytes], raw: bytes) -> None:
-    for change in rules.raw_changes(raw):
-        if rules.is_symlink(change):
-            rules.check_link(change.path, ask("cat-file", "blob", change.blob))
-
-
-def _take_in(mirror: Path, objects: Path) -> None:
+def _take_in(mirror: Path, folder: Path) -> None:
     pack = mirror / "objects" / "pack"
     pack.mkdir(exist_ok=True)
     for suffix in (".pack", ".rev", ".idx"):  # the index last: a pack without one does not exist for git
-        for file in sorted((objects / "pack").glob(f"*{suffix}")):
-            os.replace(file, pack / file.name)
+        for file in sorted(folder.glob(f"pack-judged-*{suffix}")):
+            os.replace(file, pack / file.name.replace("-judged", ""))
     descriptor = os.open(pack, os.O_RDONLY)
     try:
         os.fsync(descriptor)

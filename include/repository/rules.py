@@ -8,18 +8,22 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from include.errors import BundleRefused
+from include.repository.letters import fault_of_text
 
 MAX_FILES = 2_000
 MAX_BLOB_BYTES = 5 * 1024 * 1024
+MAX_BINARY_BYTES = 1024 * 1024
+"""A file that a diff cannot show: an icon, a small table. Nobody can judge a larger one by reading."""
 MAX_TOTAL_BYTES = 50 * 1024 * 1024
 MAX_BUNDLE_BYTES = 64 * 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024
+MAX_PREREQUISITES = 16
+"""Commits that a bundle says it builds on; git is asked for each. A line of commits has one: its base."""
 BRANCH = "refs/heads/task"
 
 Action = Literal["created", "modified", "deleted"]
 _ACTIONS: dict[str, Action] = {"A": "created", "D": "deleted"}
-_SYMLINK, _SUBMODULE = "120000", "160000"
-_MODES = frozenset({"000000", "100644", "100755", _SYMLINK})
+_SHORT = re.compile(r"git?[0-9a-z]{0,4}~\d")  # what Windows calls .git, .gitmodules and the like besides: git~1, gitmod~1, gi7eba~1
 _HARMLESS = frozenset({".gitignore", ".gitkeep"})
 _PROTECTED = frozenset({
     ".circleci", ".travis.yml", ".drone.yml", ".woodpecker", ".woodpecker.yml", ".buildkite", "azure-pipelines.yml",
@@ -59,7 +63,9 @@ def bundle_header(start: bytes) -> Header:
         raise BundleRefused("the hand-in is not a git bundle of version 2 with exactly one ref")
     if found[3] != BRANCH.encode():
         raise BundleRefused(f"the bundle brings {found[3][:100].decode(errors='replace')!r} instead of {BRANCH}")
-    builds_on = tuple(line[1:41].decode() for line in found[1].splitlines())
+    builds_on = tuple(line[1:41].decode() for line in found[1].split(b"\n")[:-1])  # a comment may hold other ends of lines
+    if len(builds_on) > MAX_PREREQUISITES:
+        raise BundleRefused(f"the bundle builds on {len(builds_on)} commits; at most {MAX_PREREQUISITES} are taken")
     return Header(found[2].decode(), builds_on, found.end())
 
 
@@ -91,18 +97,25 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", errors="replace").replace("\0", "\ufffd")
 
 
-def check_path(path: bytes) -> None:
-    """Refuse a path that no worker may change.
+def path_text(path: bytes) -> str:
+    """Read a path.
 
     Raises:
-        BundleRefused: it is not plain text, or it is protected.
+        BundleRefused: it is not UTF-8.
     """
     try:
-        text = path.decode("utf-8")
+        return path.decode("utf-8")
     except UnicodeDecodeError:
         raise BundleRefused(f"the path {path!r} is not UTF-8") from None
-    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text):
-        raise BundleRefused(f"the path {text!r} holds a control character")
+
+
+def check_path(path: bytes) -> None:
+    """Refuse a path that no worker may change, new or not.
+
+    Raises:
+        BundleRefused: it is not UTF-8, or it is protected.
+    """
+    text = path_text(path)
     for part in text.split("/"):
         if _is_protected(part):
             raise BundleRefused(f"{text!r} is protected: a worker may not change git's, GitHub's or CI's own files")
@@ -115,24 +128,7 @@ def _is_protected(part: str) -> bool:
     )
     if part in _HARMLESS:
         return False
-    return folded.startswith((".git", "git~")) or folded in _PROTECTED or folded in ("", ".", "..")
-
-
-def check_mode(change: RawChange) -> None:
-    """Refuse submodules and modes that git itself would not write.
-
-    Raises:
-        BundleRefused: the mode is not a file's, a program's or a symbolic link's.
-    """
-    if change.mode == _SUBMODULE:
-        raise BundleRefused(f"{change.path!r} is a submodule; submodules are not taken from workers")
-    if change.mode not in _MODES:
-        raise BundleRefused(f"{change.path!r} has the mode {change.mode}")
-
-
-def is_symlink(change: RawChange) -> bool:
-    """Say whether the path becomes a symbolic link."""
-    return change.mode == _SYMLINK
+    return folded.startswith(".git") or bool(_SHORT.match(folded)) or folded in _PROTECTED or folded in ("", ".", "..")
 
 
 def check_link(path: str, target: bytes) -> None:
@@ -144,7 +140,10 @@ def check_link(path: str, target: bytes) -> None:
     parts = target.split(b"/")
     up = next((number for number, part in enumerate(parts) if part != b".."), len(parts))
     leaves = target.startswith(b"/") or up > path.count("/") or b".." in parts[up:]
-    if leaves or not target or any(part.lower().startswith(b".git") for part in parts):
-        raise BundleRefused(f"the symbolic link {path!r} points out of the tree, to {target[:200]!r}")
-    if any(letter < 32 or letter == 127 for letter in target):
-        raise BundleRefused(f"the symbolic link {path!r} points to a name with a control character")
+    if leaves or not target:
+        raise BundleRefused(
+            f"the symbolic link {path!r} points out of the tree, to {target[:200]!r}. Copy the file, or link inside the tree"
+        )
+    for part in path_text(target).split("/"):
+        if part not in ("", ".", "..") and (_is_protected(part) or (fault_of_text(part))):
+            raise BundleRefused(f"the symbolic link {path!r} points out of the tree or to git's own files, to {target[:200]!r}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from include.errors import GitFailed
 from include.repository import git
+from include.repository.letters import plain
 from include.repository.models import Candidate, FileChange, MergeConflict
 from include.repository.rules import numstat, patches, raw_changes
 
@@ -89,7 +90,7 @@ def merge_in_memory(
     Args:
         ours: first parent: where the target ref is.
         theirs: second parent. If ``ours`` holds it already, ``ours`` itself is the candidate.
-        message: the subject and what follows it.
+        message: the subject and what follows it; control characters and those that are not seen are left out of it.
         trailers: written at the end, ``Name: value``.
         when: the commit's date, seconds since 1970.
     """
@@ -100,7 +101,7 @@ def merge_in_memory(
     records = out.decode("utf-8", errors="replace").split("\0")
     if code == 1:
         return _conflict(records)
-    full = message.rstrip() + "\n\n" + "".join(f"{name}: {value}\n" for name, value in trailers.items())
+    full = plain(message).rstrip() + "\n\n" + "".join(f"{name}: {value}\n" for name, value in trailers.items())
     dates = {"GIT_AUTHOR_DATE": f"{when} +0000", "GIT_COMMITTER_DATE": f"{when} +0000"}
     asked = ["commit-tree", records[0], "-p", ours, "-p", theirs]
     commit = git.run(asked, mirror, git.How(git.IDENTITY | dates), stdin=full.encode("utf-8", errors="replace"))

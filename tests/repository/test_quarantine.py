@@ -12,39 +12,8 @@ import pytest
 
 from include.errors import BundleRefused
 from include.repository import quarantine, trees
-from include.settings import Settings
-from tests.repository.people import Repo, hand_in, make_person, make_worker, take_in
-
-
-class World:
-    """One mirror, one worker on its base."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.settings = Settings(home=folder / "home")
-        self.person = make_person(folder / "person")
-        self.mirror, self.base = take_in(self.settings, self.person)
-        self.worker = make_worker(self.settings, self.mirror, self.base, folder / "worker")
-
-    def bundle(self) -> Path:
-        return hand_in(self.worker, self.folder / "handin")
-
-    def evil(self, *entries: tuple[str, bytes, str]) -> Path:
-        """A commit on the base whose tree has these entries beside the honest ones, in git's order."""
-        honest = [
-            ("100644", b"a.py", self.worker.git("rev-parse", "HEAD:a.py")),
-            ("40000", b"docs", self.worker.git("rev-parse", "HEAD:docs")),
-        ]
-        rows = sorted([*honest, *entries], key=lambda row: row[1] + (b"/" if row[0] == "40000" else b""))
-        self.worker.git("update-ref", "refs/heads/task", self.worker.commit_tree(rows, self.base))
-        return self.bundle()
-
-    def tree(self, *entries: tuple[str, bytes, str]) -> str:
-        """The id of a tree written byte by byte."""
-        return self.worker.git("rev-parse", self.worker.commit_tree(list(entries)) + "^{tree}")
-
-    def accept(self, handin: Path) -> str:
-        return quarantine.accept(self.mirror, handin, self.base, "g1-a", 1)
+from tests.repository.people import Repo
+from tests.repository.world import World
 
 
 @pytest.fixture
@@ -239,9 +208,9 @@ SAYS = dict.fromkeys(FSCK, "git's own check refuses") | {
     "control character": "control character",
     "line feed": "control character",
     "not UTF-8": "not UTF-8",
-    "large file": "a file has 5242881 bytes",
-    "bomb of zeros": "a file has 41943040 bytes",
-    "large sum": "all files together have 55",
+    "large file": "'b' has 5242881 bytes; at most 5242880 are taken",
+    "bomb of zeros": "'b' has 41943040 bytes; at most 5242880 are taken",
+    "large sum": "all new files together have 55",
     "too many files": "2001 files are changed",
     "workflow in an inner commit": "is protected",
     "two refs": "exactly one ref",
@@ -252,8 +221,8 @@ SAYS = dict.fromkeys(FSCK, "git's own check refuses") | {
     "tip is missing": "is not complete",
     "blob is missing": "did not receive expected object",
     "tree is missing": "did not receive expected object",
-    "cut": "early EOF",
-    "one bit": "index-pack failed",
+    "cut": "the pack breaks off",
+    "one bit": "the pack is damaged",
     "version 3": "not a git bundle of version 2",
     "endless header": "not a git bundle of version 2",
     "symbolic link": "cannot be opened",
