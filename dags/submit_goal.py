@@ -23,7 +23,7 @@ A red step says in the last line of its log which field to mend, and how.
 """
 
 MOST = 1_000
-"""Submissions under way at once. One that waits for its goal counts, though it holds no worker slot; Airflow's default of 16 would stop all others."""
+"""Submissions under way at once. One that waits for its goal counts, though it holds no worker slot: with Airflow's 16 it stops others."""
 
 with DAG(
     "submit_goal",
@@ -38,7 +38,7 @@ with DAG(
     tags=["airlock"],
     default_args={"owner": "airlock"},
     params={name: Param(**field) for name, field in fields().items()},
-):
+) as dag:
     (
         IntakeStep(task_id="intake", task_display_name="Take in")
         >> PlanStep(task_id="plan", task_display_name="Plan")

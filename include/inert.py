@@ -63,7 +63,7 @@ def commit_message(subject: str, body: str, trailers: dict[str, str]) -> str:
         trailers: written as the last paragraph, ``Name: value``.
     """
     subject = words(subject) or "(no title)"
-    if subject.partition(":")[0].strip().lower() in {name.lower() for name in trailers} or subject.startswith("#"):
+    if subject.partition(":")[0].strip().lower() in {name.lower() for name in trailers} or subject.startswith(("#", "---")):
         subject = f'"{subject}"'
     told = (each.rstrip() for each in lines(body).split("\n"))
     paragraphs = "\n".join(f"  {each}" if _TRAILER.match(each) else each for each in told).strip("\n")

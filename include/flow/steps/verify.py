@@ -24,7 +24,6 @@ from include.tasks import service as tasks
 from include.tasks.models import Failure, Rework, TaskRunState
 from include.tasks.reworks import Asker
 
-
 _SHOWN = {"tree", "suite", "green", "findings"}
 """Of a verdict, what people see of it as the step's XCom."""
 
