@@ -18,7 +18,7 @@ from include.tasks.models import STEPS
 from tests.kit import measures, quiet, today
 from tests.kit.promises import Named, held_by, promises
 
-BASE = {"errors", "clock", "settings", "faults", "lazy", "frozen"}
+BASE = {"errors", "clock", "settings", "faults", "lazy", "frozen", "inert"}
 PURE = {"models", "rules"}
 # Rooms that stand above the order of the others: what starts processes, what Airflow calls, what a person calls, and what plays with all of it.
 HOSTS = {"local", "flow", "cli", "drills", "offline"}

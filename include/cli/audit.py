@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from include.cli.person import look, print_json
+from include import inert
+from include.cli.person import look, print_json, tell
 from include.governance import service
+from include.governance.models import LoggedEntry
 from include.local import control
 from include.settings import load
 
@@ -25,11 +27,11 @@ def verify(
     control.require_up(load().home)
     chain = look(lambda connection: service.verify(connection, head or None))
     if as_json:
-        print(json.dumps({**chain._asdict(), "whole": chain.whole}))
+        tell(json.dumps({**chain._asdict(), "whole": chain.whole}))
     elif chain.whole:
-        print(f"{chain.entries} entries, every link holds.\nhead {chain.head}")
+        tell(f"{chain.entries} entries, every link holds.", f"head {chain.head}")
     else:
-        print(f"BROKEN at entry {chain.broken_at}: {chain.problem}. {chain.entries} entries before it hold.\nhead {chain.head}")
+        tell(f"BROKEN at entry {chain.broken_at}: {chain.problem}. {chain.entries} entries before it hold.", f"head {chain.head}")
     raise typer.Exit(0 if chain.whole else 1)
 
 
@@ -44,6 +46,10 @@ def log_(
     if as_json:
         print_json(entries)
         return
-    for entry in entries:
-        words = ", ".join(f"{name}={value}" for name, value in entry.detail.items() if name in ("reason", "decision", "rules", "path"))
-        print(f"{entry.position:>6}  {entry.at:%Y-%m-%d %H:%M:%S}  {entry.actor:12}  {entry.action:20}  {entry.subject}  {words}")
+    tell(*map(row, entries))
+
+
+def row(entry: LoggedEntry) -> str:
+    """Write an entry as a line of the log."""
+    words = ", ".join(f"{name}={value}" for name, value in entry.detail.items() if name in ("reason", "decision", "rules", "path"))
+    return inert.line(f"{entry.position:>6}  {entry.at:%Y-%m-%d %H:%M:%S}  {entry.actor:12}  {entry.action:20}  {entry.subject}  {words}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import sys
 from typing import Annotated, Any, Literal
 
 import typer
 
 from include.cli.options import of_model
+from include.cli.person import print_json, say
 from include.drills.chaos.models import Options
 
 
@@ -47,9 +46,9 @@ def chaos(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its home ends with it, however it is asked to end
     seed = asked.pop("seed")
     options = Options(**asked, seed=random.SystemRandom().randrange(1_000_000) if seed is None else seed)
-    outcome = the_run.run(options, lambda line: print(line, file=sys.stderr, flush=True), keep=keep)
+    outcome = the_run.run(options, say, keep=keep)
     if as_json:
-        print(json.dumps(outcome.public(), indent=1))
+        print_json(outcome.public())
     else:
         report.show(outcome)
     raise typer.Exit(0 if outcome.judgement.holds else 1)

@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
+from include import inert
 from include.cli import audit as audit_cli
 from include.cli import bench as bench_cli
 from include.cli import chaos as chaos_cli
 from include.cli import doctor
 from include.cli import goal as goal_cli
 from include.cli import repo as repo_cli
-from include.cli.person import look, operator, transact
+from include.cli.person import look, operator, say, tell, transact
 from include.errors import AirlockError, BadInput
 from include.fleet import service as fleet
 from include.governance import commands as operators
@@ -48,7 +49,7 @@ def version() -> str:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"airlock {version()}")
+        tell(f"airlock {version()}")
         raise typer.Exit
 
 
@@ -57,11 +58,6 @@ def airlock(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Airlock: verified, merged work from a goal in plain words."""
-
-
-def say(line: str) -> None:
-    """Print one line for a person, on stderr: stdout is for results."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -93,20 +89,21 @@ def status() -> None:
     """Show the processes, the address and login of the UI, the model, and what holds the workers."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     settings = load()
     if control.supervisor_pid(settings.home) is None:
-        print(f"Airlock is down ({settings.home}). `./airlock up` starts it.")
+        tell(f"Airlock is down ({settings.home}). `./airlock up` starts it.")
         return
     known = control.state(settings.home)
-    shown = Table(title=f"Airlock is {known.state} · {settings.home}", title_justify="left")
+    shown = Table(title=Text(f"Airlock is {known.state} · {inert.line(str(settings.home))}", style="table.title"), title_justify="left")
     for column in ("process", "state", "pid", "restarts", "up for", "address"):
         shown.add_column(column, overflow="fold")
     for name, process in known.processes.items():
         age = f"{time.time() - process.since:.0f} s" if process.since and process.pid else ""
         shown.add_row(name, process.state, str(process.pid or ""), str(process.restarts), age, process.address)
     Console().print(shown)
-    print(f"UI      {settings.api_url}\nlogin   admin / {settings.api_password}\nmodel   {known.model}")
+    tell(f"UI      {settings.api_url}", f"login   admin / {settings.api_password}", f"model   {known.model}")
     _print_nodes()
 
 
@@ -114,9 +111,9 @@ def _print_nodes() -> None:
     try:
         for node in look(fleet.nodes):
             notice = f" ({node.notice})" if node.notice else ""
-            print(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
+            tell(f"node    {node.name}: {node.rung}, room for {node.capacity}{'' if node.alive else ', silent'}{notice}")
     except AirlockError:
-        print("node    PostgreSQL does not answer yet")
+        tell("node    PostgreSQL does not answer yet")
 
 
 @app.command()
@@ -131,8 +128,17 @@ def logs(
         raise BadInput("process", f"{process!r} has no log", f"There are: {', '.join(names) or 'none yet'}.")
     files = [str(folder / f"{name}.log") for name in ([process] if process else names)]
     if files:
-        raise typer.Exit(subprocess.run(["tail", "-n", "60", *(["-F"] if follow else []), *files], check=False).returncode)
+        raise typer.Exit(_tail([*(["-F"] if follow else []), *files]))
     say(f"No logs yet in {folder}.")
+
+
+def _tail(arguments: list[str]) -> int:
+    """Tell the ends of files: what stands in a log may be anybody's text."""
+    with subprocess.Popen(["tail", "-n", "60", *arguments], stdout=subprocess.PIPE, text=True, errors="replace") as tail:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            tell(line.removesuffix("\n"))
+    return tail.returncode
 
 
 @app.command()
@@ -146,7 +152,7 @@ def prune(
     """Take away what has grown old of goal runs that have ended. Money, decisions, verdicts and the audit log stay."""
     settings = control.require_up(load().home)
     gone = operators.prune(transact, settings, operator(), events_days, transcripts_days)
-    print(json.dumps(gone) if as_json else ", ".join(f"{count} {kind}" for kind, count in gone.items()))
+    tell(json.dumps(gone) if as_json else ", ".join(f"{count} {kind}" for kind, count in gone.items()))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -165,12 +171,12 @@ def examine(
     settings = load()
     if leftovers:
         found = doctor.leftovers(settings)
-        print(", ".join(f"{count} {kind}" for kind, count in found.items()))
+        tell(", ".join(f"{count} {kind}" for kind, count in found.items()))
         raise typer.Exit(1 if any(found.values()) else 0)
     rows = checks.run(settings)
     for check in rows:
-        print(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.words}")
-    print(f"ok  python: {sys.version.split()[0]}\nok  model: {_model_words(keys.holders(settings.keys_dir))}")
+        tell(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.words}")
+    tell(f"ok  python: {sys.version.split()[0]}", f"ok  model: {_model_words(keys.holders(settings.keys_dir))}")
     raise typer.Exit(0 if all(check.ok for check in rows) else 1)
 
 
@@ -202,7 +208,7 @@ def build_image() -> None:
     if problem := checks.docker_problem(settings.docker_host):
         raise BadInput("docker", problem, "Start dockerd; without Docker no image is needed, workers run in bubblewrap.")
     image.build_image(settings)
-    print(f"{settings.image} is there.")
+    tell(f"{settings.image} is there.")
 
 
 def run() -> None:

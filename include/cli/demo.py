@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from include.cli import progress, result, submit
+from include.cli.person import tell
 from include.local import control
 from include.local.control import Say
 from include.settings import ROOT, Settings
@@ -37,12 +38,12 @@ def run(home: Path, say: Say, down_after: bool, offline: bool) -> int:
         sample = make_sample(settings.home)
         say(f"The sample repository is {sample}.")
         goal = progress.watch(_submit(settings, sample))
-        print(result.text(settings, goal))
+        tell(*result.lines(settings, goal))
     finally:
         if down_after:
             control.down(home, say)
     if not down_after:
-        print(f"Look around: {settings.api_url} (admin / {settings.api_password}). Stop everything: ./airlock down")
+        tell(f"Look around: {settings.api_url} (admin / {settings.api_password}). Stop everything: ./airlock down")
     return 0 if goal.state is GoalRunState.COMPLETED else 1
 
 

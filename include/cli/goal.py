@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,7 +12,7 @@ from include.agents import service as agents
 from include.airflow_api.client import Airflow
 from include.cli import progress, result
 from include.cli.options import of_model
-from include.cli.person import look, operator, print_json, transact
+from include.cli.person import look, operator, print_json, say, tell, transact
 from include.errors import BadInput
 from include.goals.models import GoalRequest
 from include.governance import commands
@@ -67,14 +66,14 @@ def submit(
     if as_json:
         print_json(result.public(settings, goal))
     else:
-        print(f"{submitted.run}  {result.address(settings, goal)}\nWatch it: ./airlock goal wait {submitted.run}")
+        tell(f"{submitted.run}  {result.address(settings, goal)}", f"Watch it: ./airlock goal wait {submitted.run}")
 
 
 def _warn_of_uncommitted(path: Path) -> None:
     from include.repository import as_person
 
     if count := as_person.uncommitted(path):
-        print(f"Note: {count} changed files in {path} are not committed, and so not part of the goal.", file=sys.stderr)
+        say(f"Note: {count} changed files in {path} are not committed, and so not part of the goal.")
 
 
 def _require_broker(settings: Settings, agent: str) -> None:
@@ -92,7 +91,7 @@ def _finish(settings: Settings, goal: GoalView, as_json: bool) -> NoReturn:
     if as_json:
         print_json(result.public(settings, goal))
     else:
-        print(result.text(settings, goal))
+        tell(*result.lines(settings, goal))
     raise typer.Exit(exit_code(goal))
 
 
@@ -104,8 +103,7 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    for goal in found:
-        print(f"{goal.run or '-':14} {goal.state or '-':18} {goal.repository:16} {goal.created_at:%Y-%m-%d %H:%M}  {goal.title}")
+    tell(*map(result.row, found))
 
 
 @app.command()
@@ -119,7 +117,7 @@ def show(goal: Goal, as_json: Json = False) -> None:
     from rich.console import Console
 
     Console().print(progress.table(shown))
-    print(result.text(settings, shown))
+    tell(*result.lines(settings, shown))
 
 
 @app.command()
@@ -145,10 +143,8 @@ def cancel(goal: Goal, as_json: Json = False) -> None:
     if as_json:
         print_json({**result.public(settings, shown), "sandboxes_gone": gone})
     else:
-        print(
-            f"{run} is {shown.state}."
-            + ("" if gone else " A sandbox is still there: look at `./airlock status` and `./airlock logs warden`.")
-        )
+        still = "" if gone else " A sandbox is still there: look at `./airlock status` and `./airlock logs warden`."
+        tell(f"{run} is {shown.state}.{still}")
     raise typer.Exit(0 if gone else 1)
 
 
@@ -175,8 +171,7 @@ def extend(
     if as_json:
         print_json(extended)
         return
-    for each in extended:
-        print(f"{each.task}: until {each.expires_at:%Y-%m-%d %H:%M:%S}")
+    tell(*(f"{each.task}: until {each.expires_at:%Y-%m-%d %H:%M:%S}" for each in extended))
 
 
 def _find(word: str) -> str:

@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from include.cli import lanes
+from include.cli.person import tell
 from include.clock import now
 from include.errors import BadInput
 from include.frozen import Frozen
@@ -65,7 +66,7 @@ def run(arguments: list[str], say: Say) -> int:
         write(list(known.values()))
     red = [part for part in parts if not known[part].green]
     say(f"{len(parts) - len(red)} of {len(parts)} parts are green" + (f"; red: {', '.join(red)}" if red else ""))
-    print(f"{len(parts) - len(red)} passed, {len(red)} failed", flush=True)
+    tell(f"{len(parts) - len(red)} passed, {len(red)} failed")
     return 1 if red else 0
 
 

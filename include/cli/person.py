@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from include import inert
 from include.database.unit_of_work import Connection, transaction
 from include.governance.models import Operator
 
@@ -34,8 +36,19 @@ def look(view: Callable[[Connection], T]) -> T:
         return view(connection)
 
 
+def tell(*lines: str) -> None:
+    """Print results for a person on stdout, each as one inert line: nothing else in this room prints."""
+    for line in lines:
+        print(inert.line(line), flush=True)
+
+
+def say(line: str) -> None:
+    """Print one inert line for a person on stderr: stdout is for results."""
+    print(inert.line(line), file=sys.stderr, flush=True)
+
+
 def print_json(value: Any) -> None:
-    """Print a result as JSON on stdout."""
+    """Print a result as JSON on stdout: exact, and in ASCII."""
     print(json.dumps(value, indent=1, default=plain))
 
 

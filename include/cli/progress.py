@@ -7,10 +7,11 @@ import time
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from include.cli.person import look
+from include import inert
+from include.cli.person import look, say
 from include.errors import Unavailable
 from include.tasks.models import ENDED_RUNS, TaskRunState
 from include.views import goals
@@ -40,21 +41,22 @@ def step_words(task: TaskView) -> str:
     if task.state in (TaskRunState.PENDING, TaskRunState.COMPLETED):
         return ""
     words = task.step if task.state in (TaskRunState.EXECUTING, TaskRunState.BLOCKED) else task.reason
-    return " ".join((words or task.attempt_state.lower()).split())[:70]
+    return inert.words(words or task.attempt_state.lower())[:70]
 
 
 def table(goal: GoalView) -> Table:
-    """Draw the whole state as one table."""
-    title = f"{escape(goal.title)} · {goal.run} · {goal.state} · {goal.wall_s:.0f} s"
+    """Draw the whole state as one table; its texts are no markup."""
+    title = Text(f"{inert.words(goal.title)} · {goal.run} · {goal.state} · {goal.wall_s:.0f} s", style="table.title")
     caption = f"model: {OFFLINE}, which costs nothing" if goal.offline else None
     shown = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for name in ("task", "state", "try", "now", "tokens", "cost"):
-        shown.add_column(name, justify="right" if name in ("try", "tokens", "cost") else "left", no_wrap=name not in ("task", "now"))
+    for column in ("task", "state", "try", "now", "tokens", "cost"):
+        shown.add_column(column, justify="right" if column in ("try", "tokens", "cost") else "left", no_wrap=column not in ("task", "now"))
     for task in goal.tasks:
         colour = _COLOURS.get(task.state, "cyan" if task.state != TaskRunState.PENDING else "dim")
         cost = money(task.spent_micro) if task.epoch else ""
-        state = f"[{colour}]{task.state}[/]"
-        shown.add_row(escape(task.title), state, str(task.epoch or ""), escape(step_words(task)), str(task.tokens or ""), cost)
+        state = Text(task.state, style=colour)
+        name, now = Text(inert.words(task.title)), Text(step_words(task))
+        shown.add_row(name, state, str(task.epoch or ""), now, str(task.tokens or ""), cost)
     return shown
 
 
@@ -67,7 +69,7 @@ def lines(goal: GoalView, told: dict[str, str]) -> list[str]:
         news[task.key] = f"{task.key}{attempt} {task.state}" + (f": {words}" if words else "")
     changed = [line for key, line in news.items() if told.get(key) != line and not (key and line.endswith(" PENDING"))]
     told.update(news)
-    return [f"{goal.wall_s:6.1f} s  {line}" for line in changed]
+    return [inert.line(f"{goal.wall_s:6.1f} s  {line}") for line in changed]
 
 
 def watch(run: str, timeout_s: float | None = None) -> GoalView:
@@ -83,11 +85,10 @@ def watch(run: str, timeout_s: float | None = None) -> GoalView:
     Raises:
         Unavailable: the time is over; the goal goes on.
     """
-    console = Console(stderr=True)
     end = time.monotonic() + timeout_s if timeout_s else None
     if not sys.stderr.isatty():
-        return _plain(console, run, end)
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        return _plain(run, end)
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
         while True:
             goal = read(run)
             live.update(table(goal))
@@ -96,12 +97,12 @@ def watch(run: str, timeout_s: float | None = None) -> GoalView:
             _pause(run, end)
 
 
-def _plain(console: Console, run: str, end: float | None) -> GoalView:
+def _plain(run: str, end: float | None) -> GoalView:
     told: dict[str, str] = {}
     while True:
         goal = read(run)
         for line in lines(goal, told):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
         if is_over(goal):
             return goal
         _pause(run, end)

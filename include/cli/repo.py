@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from include.cli.person import look, operator, print_json, transact
+from include.cli.person import look, operator, print_json, tell, transact
 from include.cli.submit import git_root
 from include.governance import commands
 from include.local import control
@@ -26,16 +26,15 @@ def add(
     control.require_up(load().home)
     root = git_root(path)
     transact(lambda connection: commands.add_repository(connection, operator(), name, root))
-    print(f"{name} is {root}.")
+    tell(f"{name} is {root}.")
 
 
 @app.command(name="list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the registered repositories; those that were only named by a path are marked."""
     control.require_up(load().home)
-    known = look(repositories.every)
+    found = look(repositories.every)
     if as_json:
-        print_json(known)
+        print_json(found)
         return
-    for repository in known:
-        print(f"{repository.name}  {repository.path}{'' if repository.listed else '  (command line only)'}")
+    tell(*(f"{known.name}  {known.path}{'' if known.listed else '  (command line only)'}" for known in found))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from include.cli import lanes, long
 from include.cli.lanes import Lane
+from include.cli.person import tell
 from include.errors import BadInput
 from include.local import checks
 from include.local.control import Say
@@ -82,7 +83,7 @@ def _finish(rounds: list[list[Lane]], say: Say) -> int:
         say(line)
     bad = [name for name, code in codes.items() if code]
     say(f"{time.monotonic() - began:.0f} s in all" + (f"; red: {', '.join(bad)}, see above" if bad else "; all green"))
-    print(lanes.summary(found), flush=True)
+    tell(lanes.summary(found))
     return 1 if bad else 0
 
 

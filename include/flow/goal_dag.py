@@ -13,6 +13,7 @@ from itertools import pairwise
 from airflow.sdk import DAG, TaskGroup
 from airflow.sdk.bases.operator import BaseOperator
 
+from include import inert
 from include.frozen import Frozen
 from include.goals.models import GoalCard
 from include.plans.models import Plan, Task
@@ -126,7 +127,7 @@ def _quote(text: str) -> list[str]:
 
 def _inert(text: str) -> str:
     """Escape for markdown, HTML and Jinja: whatever is not plainly text becomes a numeric entity."""
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", _clean(text))
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", inert.words(text))
 
 
 def _goal_name(goal: GoalCard) -> str:
@@ -136,14 +137,9 @@ def _goal_name(goal: GoalCard) -> str:
 
 
 def _name(text: str, default: str, most: int = _TITLE) -> str:
-    cleaned = _clean(text) or default
+    cleaned = inert.words(text) or default
     if len(cleaned) <= most:
         return cleaned
     cut = cleaned[: most - 1]
     head, _, last = cut.rpartition(" ")
     return f"{(head if head and len(last) <= _WORD else cut).rstrip(' .,;:…')}…"
-
-
-def _clean(text: str) -> str:
-    """One line without characters that cannot be seen or stored (controls, NUL, lone surrogates, changes of direction)."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())

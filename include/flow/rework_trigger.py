@@ -10,6 +10,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include.airflow_api.door import ask_door_async
 from include.airflow_api.models import ReworkAsk
+from include.flow.told import Told
 
 
 async def ask_until_cleared(dag_id: str, run_id: str, rework: str, ti_id: str) -> None:
@@ -31,7 +32,7 @@ async def ask_until_cleared(dag_id: str, run_id: str, rework: str, ti_id: str) -
         await asyncio.sleep(3600)
 
 
-class ReworkTrigger(BaseTrigger):
+class ReworkTrigger(Told, BaseTrigger):
     """Fires only when the decision is stale; otherwise the clear ends the step that waits on it."""
 
     def __init__(self, dag_id: str, run_id: str, rework: str, ti_id: str, **_later: Any) -> None:

@@ -20,11 +20,15 @@ from include.database.unit_of_work import Connection, kept_connections, listenin
 from include.errors import Unavailable
 from include.fleet import service as fleet
 from include.flow.taken import settle
+from include.flow.told import Told
 from include.leases import service as leases
 
 _SQL = load(__file__)
 PATIENCE_S = 12.0
 """A deferral costs 3 to 4 s, so what is usually shorter than that is waited for in the step."""
+_LONG = frozenset({"run_ended"})
+"""What always takes longer: the end of a whole goal. Its waiting begins in the triggerer, without a worker slot."""
+_LONG_S = 3.0
 LOOK_AGAIN_S = 0.5
 """Between two looks, should nobody tell; much less than the minute after which a verification counts as unwatched."""
 ROOM = "room"
@@ -60,7 +64,7 @@ def until_done(operator: BaseOperator, advance: Callable[[], Any]) -> Any:
         if result.words != said:
             operator.log.info(result.words)
             said = result.words
-        if not _ready_by(end, result):
+        if not _ready_by(0 if result.query in _LONG else end, result):
             epoch = getattr(operator, "epoch", None)
             operator.defer(trigger=WaitTrigger(query=result.query, subject=result.subject, epoch=epoch), method_name="resume")
 
@@ -95,7 +99,7 @@ def _ask(connection: Connection, query: str, subject: str) -> bool:
     return bool(rows.scalar(connection, getattr(_SQL, query), subject=subject))
 
 
-class WaitTrigger(BaseTrigger):
+class WaitTrigger(Told, BaseTrigger):
     """Fires when a query of this folder's queries.sql says true for its subject."""
 
     def __init__(self, query: str, subject: str, epoch: int | None = None, **_: Any) -> None:
@@ -113,9 +117,9 @@ class WaitTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll once a second; an outage of PostgreSQL is waited out."""
+        """Poll once a second, for what takes long less often; an outage of PostgreSQL is waited out."""
         while not await asyncio.to_thread(self._ready):
-            await asyncio.sleep(1)
+            await asyncio.sleep(_LONG_S if self.query in _LONG else 1)
         yield TriggerEvent({"ready": True})
 
     async def on_kill(self) -> None:

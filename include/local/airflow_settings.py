@@ -99,7 +99,12 @@ def _pace() -> Sections:
             "orphaned_tasks_check_interval": "15",
             "scheduler_health_check_threshold": "12",
         },
-        "triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "15", "queues_enabled": "False"},
+        "triggerer": {
+            "job_heartbeat_sec": "2",
+            "triggerer_health_check_threshold": "15",
+            "queues_enabled": "False",
+            "capacity": "5000",  # submissions that wait for their goals must take no lease step's place
+        },
         "workers": {
             "min_heartbeat_interval": "1",  # else a worker slot stays held for 5 s after many a step
             "execution_api_retries": "20",  # a step that begins while the api-server is away waits for it for a minute or more

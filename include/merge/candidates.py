@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+from include import inert
 from include.database.unit_of_work import Connection
 from include.errors import BundleRefused
 from include.gate import verification, verifier
@@ -20,6 +21,8 @@ from include.settings import Settings
 from include.tasks import service as tasks
 from include.tasks.models import LIVE, AttemptRef, Failure, TaskRunState
 
+LINE = 200
+"""Characters of a finding that a line of a log holds: of many names the last go, what to do stays."""
 _NOT_HANDED_IN = "a person marked or cleared its lease step in Airflow before anything was handed in"
 
 
@@ -93,7 +96,7 @@ def candidate(settings: Settings, opened: Opened) -> Candidate | Failed:
     target = trees.resolve(repository, f"refs/heads/{opened.run.goal_branch}")
     trailers = {"Task": opened.task.key, "Task-Run": opened.attempt.task_run, "Attempt": str(opened.attempt.epoch)}
     when = int(opened.lease.granted_at.timestamp())
-    made = trees.merge_in_memory(repository, target, tip, f"{opened.task.title}\n\n{opened.summary}", trailers, when)
+    made = trees.merge_in_memory(repository, target, tip, f"{inert.words(opened.task.title)}\n\n{opened.summary}", trailers, when)
     if isinstance(made, MergeConflict):
         words = f"The work does not merge with what others merged meanwhile: {made.words()}."
         return Failed(Failure.CONFLICT, words, words + " Start from the files as they are now.")
@@ -142,6 +145,14 @@ def request_verdict(connection: Connection, settings: Settings, opened: Opened, 
 
 
 def red(given: Verdict) -> Failed:
-    """Tell a red verdict as a failure: every finding, in words."""
-    findings = [finding.message for finding in given.findings if finding.severity == "critical"] or ["the gate gave no reason"]
-    return Failed(Failure.RED, "The gate is red: " + " ".join(findings), "The gate refused your work:\n- " + "\n- ".join(findings))
+    """Tell a red verdict as a failure: the reason is one line that a page holds, the feedback every finding whole, a line each."""
+    findings = [inert.words(finding.message) for finding in given.findings if finding.severity == "critical"]
+    first, *others = findings or ["the gate gave no reason"]
+    more = f" And {len(others)} more." if others else ""
+    told = "\n- ".join([first, *others])
+    return Failed(Failure.RED, f"The gate is red: {inert.short(first, LINE)}{more}", f"The gate refused your work:\n- {told}")
+
+
+def told(given: Verdict) -> list[str]:
+    """Tell a verdict's findings, a line of the log each: the expectation, what was seen, and what to do."""
+    return [f"{finding.expectation}: {inert.short(finding.message, LINE)}" for finding in given.findings]

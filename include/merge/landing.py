@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from include import faults
+from include import faults, inert
 from include.database import rows
 from include.database.queries import load
 from include.database.unit_of_work import Connection
@@ -102,7 +102,7 @@ def _ref(goal_run: str) -> str:
 
 def _words(connection: Connection, run: LockedRun) -> tuple[str, dict[str, str]]:
     keys = rows.scalars(connection, _SQL.merged_keys, goal_run=run.id)
-    return " ".join(run.title.split()), {"Goal-Run": run.id, "Tasks": ", ".join(keys)}
+    return inert.words(run.title), {"Goal-Run": run.id, "Tasks": ", ".join(keys)}
 
 
 def _is_green(connection: Connection, goal_run: str, tree: str) -> bool:

@@ -62,11 +62,6 @@ def fault_of_text(text: str, allowed: str = "") -> str | None:
     return letter and f"holds {_code(letter)}, a control character or one that is not seen"
 
 
-def plain(text: str) -> str:
-    """Take out of a text of ours what ``fault_of_text`` would refuse, before it stands in a commit."""
-    return "".join(letter for letter in text if fault_of_text(letter, "\n\t") is None)
-
-
 def _code(letter: str) -> str:
     return f"U+{ord(letter):04X}"
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from include import inert
 from include.errors import BundleRefused, GitFailed
 from include.repository import git, inspection, objects, packs, rules, trees
-from include.repository.letters import plain
 
 STALE_S = 3600
 """Seconds after which a quarantine is a leftover. Each git call on one ends within a minute."""
@@ -136,7 +136,7 @@ def _unpack(mirror: Path, file: IO[bytes], header: rules.Header, environment: di
         with (Path(environment["GIT_OBJECT_DIRECTORY"]) / "pack" / f"pack-{name}.idx").open("rb") as index:
             listed = git.run(["show-index"], mirror, _bounded(environment), stdin=index)
     except (GitFailed, OSError) as error:
-        said = " ".join(plain(str(error)).split())
+        said = inert.words(str(error))
         raise BundleRefused(f"git's own check refuses the pack, or it is too large to unpack: {said}") from error
     rows = sorted((int(line.split()[0]), line.split()[1].decode()) for line in listed.splitlines())
     return frozenset(name for _, name in rows[:number])  # after them stand those of the mirror that git added to complete a thin pack

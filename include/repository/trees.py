@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from include import inert
 from include.errors import GitFailed
 from include.repository import git
-from include.repository.letters import plain
 from include.repository.models import Candidate, FileChange, MergeConflict
 from include.repository.rules import numstat, patches, raw_changes
 
@@ -90,8 +90,8 @@ def merge_in_memory(
     Args:
         ours: first parent: where the target ref is.
         theirs: second parent. If ``ours`` holds it already, ``ours`` itself is the candidate.
-        message: the subject and what follows it; control characters and those that are not seen are left out of it.
-        trailers: written at the end, ``Name: value``.
+        message: the subject, and after a line break what follows it; made inert.
+        trailers: written at the end, ``Name: value``; nothing in the message can pass for one.
         when: the commit's date, seconds since 1970.
     """
     if is_ancestor(mirror, theirs, ours):
@@ -101,7 +101,8 @@ def merge_in_memory(
     records = out.decode("utf-8", errors="replace").split("\0")
     if code == 1:
         return _conflict(records)
-    full = plain(message).rstrip() + "\n\n" + "".join(f"{name}: {value}\n" for name, value in trailers.items())
+    subject, _, body = message.partition("\n")
+    full = inert.commit_message(subject, body, dict(trailers))
     dates = {"GIT_AUTHOR_DATE": f"{when} +0000", "GIT_COMMITTER_DATE": f"{when} +0000"}
     asked = ["commit-tree", records[0], "-p", ours, "-p", theirs]
     commit = git.run(asked, mirror, git.How(git.IDENTITY | dates), stdin=full.encode("utf-8", errors="replace"))

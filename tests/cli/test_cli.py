@@ -213,7 +213,7 @@ def test_the_report_and_the_json_are_complete(a_run: str, settings: Settings) ->
     import json
 
     row = progress.read(a_run)
-    assert "/dags/goal_sample_00000001/runs/manual__1" in result.text(settings, row)
+    assert "/dags/goal_sample_00000001/runs/manual__1" in "\n".join(result.lines(settings, row))
     printed = json.loads(json.dumps(result.public(settings, row), default=person.plain))
     assert printed["state"] == "SUBMITTED" and [task["key"] for task in printed["tasks"]] == ["a", "b"]
     assert "repository_path" not in printed and "attempt_state" not in printed["tasks"][0]

@@ -35,9 +35,11 @@ try:
     quarantine.accept(Path(mirror), Path(handin), base, "g1-a", 1)
 except BundleRefused as refused:
     words = str(refused)
-own, git = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+git = resource.getrusage(resource.RUSAGE_CHILDREN)
+# Not ru_maxrss of this process: it begins with what the process that started it had.
+own = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 seconds = time.process_time() - before + git.ru_utime + git.ru_stime
-print(json.dumps([words, seconds, max(own.ru_maxrss, git.ru_maxrss) / 1024]))
+print(json.dumps([words, seconds, max(own, git.ru_maxrss if git.ru_utime else 0) / 1024]))
 """
 
 

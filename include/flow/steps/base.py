@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from include import inert
 from include.airflow_api.door import ask_door
 from include.airflow_api.models import ReworkAsk
 from include.flow.poke import poke
 from include.flow.rework_trigger import ReworkTrigger
 from include.flow.taken import Stopped, leave, stop
+from include.flow.told import Told, quiet
 from include.flow.waiting import until_done
 from include.tasks.models import Rework, StepRef
 from include.tasks.reworks import GaveUp
@@ -31,7 +33,7 @@ RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=3), "
 deferred step on a late event. What must not be tried again fails for good (``fail``)."""
 
 
-class Step(BaseOperator):
+class Step(Told, BaseOperator):
     """A step of a goal. Subclasses write ``advance(context)``: idempotent, returns ``NotYet`` or the result.
 
     Args:
@@ -56,11 +58,14 @@ class Step(BaseOperator):
         raise NotImplementedError
 
     def execute(self, context: Any) -> Any:
-        """Run until there is a result, or until Airflow takes the step away."""
+        """Run until there is a result, or until Airflow takes the step away. What Airflow shows of it is inert."""
         try:
-            return until_done(self, lambda: self.advance(context))
+            return inert.value(until_done(self, lambda: self.advance(context)))
         except Stopped:
             leave(context["ti"], self.log, self.epoch)
+        except Exception as error:
+            quiet(error)
+            raise
 
     def resume(self, context: Any, event: Any = None) -> Any:  # noqa: ARG002 - the event only says that waiting is over
         """Go on after a deferral."""
@@ -84,5 +89,6 @@ class Step(BaseOperator):
 
 def fail(words: str) -> NoReturn:
     """Fail the step for good, with words for a person: a line of the log, before Airflow's own trace."""
+    words = inert.line(words)
     logging.getLogger("airflow.task").error(words)
     raise AirflowFailException(words) from None

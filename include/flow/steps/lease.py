@@ -18,6 +18,7 @@ from include.flow import watch
 from include.flow.rework_trigger import ask_until_cleared
 from include.flow.steps.base import RETRIES, fail
 from include.flow.taken import settle, what_became
+from include.flow.told import Told
 from include.goals import service as goals
 from include.settings import settings
 from include.tasks import people, watching
@@ -33,7 +34,7 @@ REVOKE_PATIENCE_S = 10.0
 _WORDS = {"handed_in": "handed in", "merged": "merged"}
 
 
-class LeaseTrigger(BaseTrigger):
+class LeaseTrigger(Told, BaseTrigger):
     """Watches one attempt: stamps it, shows milestones, and ends when our tables say so."""
 
     def __init__(self, task_key: str, **_: Any) -> None:
@@ -124,7 +125,7 @@ class LeaseTrigger(BaseTrigger):
                 self.log.warning("Attempt %s is revoked; the warden ends its sandbox.", self._epoch)
 
 
-class LeaseStep(BaseSensorOperator):
+class LeaseStep(Told, BaseSensorOperator):
     """Starts in the triggerer and holds no worker slot.
 
     Args:

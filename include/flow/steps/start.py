@@ -14,12 +14,13 @@ from include.errors import SandboxFailed, Unavailable
 from include.fleet import service as fleet
 from include.flow.steps.base import RETRIES
 from include.flow.taken import Stopped, leave, settle, stop
+from include.flow.told import Told
 from include.sandbox import service
 
 _PATIENCE_S = 20.0
 
 
-class StartStep(DockerOperator):
+class StartStep(Told, DockerOperator):
     """Creates or adopts the sandbox of the task's current attempt, starts it, and returns at once.
 
     What runs, its image, mounts and limits come from the lease and the warden's profile table; nothing of this operator's arguments does.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from include import inert
 from include.database.unit_of_work import Connection, transaction
 from include.errors import SandboxFailed, StaleEpoch
 from include.flow.steps.base import Step, fail
 from include.flow.verification import tested
 from include.flow.waiting import NotYet
 from include.gate import verifier
-from include.gate.models import TestReport
+from include.gate.models import TestReport, Verdict
 from include.gate.testing import Asked
 from include.goals import service as goals
 from include.leases.models import Subject
@@ -22,6 +23,9 @@ from include.tasks import reworks
 from include.tasks import service as tasks
 from include.tasks.models import Failure, Rework, TaskRunState
 from include.tasks.reworks import Asker
+
+_SHOWN = {"tree", "suite", "green", "findings"}
+"""Of a verdict, what people see of it as the step's XCom."""
 
 
 class VerifyStep(Step):
@@ -44,7 +48,7 @@ class VerifyStep(Step):
         found = found or candidates.candidate(settings(), opened)
         self.made = None if isinstance(found, Failed) else (opened.attempt.epoch, found)
         try:
-            result = found if isinstance(found, Failed) else self._judge(opened, found, me.ti_id)
+            result = found if isinstance(found, Failed) else self._judge(context, opened, found)
             if isinstance(result, NotYet):
                 return result
             self._settle(context, opened, result)
@@ -74,12 +78,12 @@ class VerifyStep(Step):
             task = tasks.lock(connection, goal_run, self.task_key)
             return reworks.take_over(connection, Asker(task.attempt, ti_id)) if task.state is TaskRunState.PENDING_RETRY else None
 
-    def _judge(self, opened: Opened, found: Candidate, ti_id: str) -> NotYet | Failed | None:
+    def _judge(self, context: Any, opened: Opened, found: Candidate) -> NotYet | Failed | None:
         """None: green."""
         with transaction("airflow") as connection:
             verdict = verifier.verdict(connection, candidates.case_of(opened, found))
         if verdict is None:
-            asked = Asked(Subject(opened.run.id, found.commit, *opened.attempt), opened.run.repository, ti_id)
+            asked = Asked(Subject(opened.run.id, found.commit, *opened.attempt), opened.run.repository, self.me(context).ti_id)
             try:
                 report = tested(settings(), asked)
             except SandboxFailed as error:
@@ -90,10 +94,18 @@ class VerifyStep(Step):
                 verdict = candidates.request_verdict(connection, settings(), opened, found, report)
         if verdict.green is None:
             return NotYet("judged", str(verdict.id), "Waiting for the gatekeeper's verdict.")
-        if not verdict.green:
-            return candidates.red(verdict)
-        self.log.info("Green: tree %s passed the suite %s.", found.tree[:12], verdict.suite)
-        return None
+        self._tell(context, verdict)
+        return None if verdict.green else candidates.red(verdict)
+
+    def _tell(self, context: Any, verdict: Verdict) -> None:
+        """Give the verdict to people: a line of the log for each expectation that did not hold, and all of it as the XCom ``verdict``."""
+        if verdict.green:
+            self.log.info("Green: tree %s passed the suite %s.", verdict.tree[:12], verdict.suite)
+        else:
+            self.log.warning("Red: tree %s did not pass the suite %s.", verdict.tree[:12], verdict.suite)
+        for line in candidates.told(verdict):
+            self.log.warning(line)
+        context["ti"].xcom_push(key="verdict", value=inert.value(verdict.model_dump(mode="json", include=_SHOWN)))
 
     def _settle(self, context: Any, opened: Opened, failed: Failed | None) -> None:
         with transaction("airflow") as connection:
