@@ -43,7 +43,7 @@ def land(step: Step, context: Any, whole: bool) -> Any:
             if run.state == GoalRunState.RUNNING:
                 goals.set_state(connection, run, GoalRunState.LANDING)
     try:
-        result = _advance(run, me.ti_id)
+        result = _advance(step, run, me.ti_id)
     except LandingConflict as error:
         return _end(step, run, GoalRunState.ESCALATED, str(error))
     except SandboxFailed as error:
@@ -75,13 +75,13 @@ def _require_all_merged(connection: Connection, run: LockedGoalRun) -> None:
         fail(f"Not merged, whatever Airflow shows: {', '.join(missing)}. Clear their steps, then this one.")
 
 
-def _advance(run: LockedGoalRun, ti_id: str) -> NotYet | Landed | str:
+def _advance(step: Step, run: LockedGoalRun, ti_id: str) -> NotYet | Landed | str:
     """A string: the verdict on the landing is red, in words."""
     while True:
         with transaction("airflow") as connection:
             prepared = landing.prepare_landing(connection, settings(), run.id)
         if prepared.needs_verification:
-            waits = _verify(run, prepared, ti_id)
+            waits = _verify(step, run, prepared, ti_id)
             if waits is not None:
                 return waits
         with transaction("airflow") as connection:
@@ -90,7 +90,7 @@ def _advance(run: LockedGoalRun, ti_id: str) -> NotYet | Landed | str:
             return landed
 
 
-def _verify(run: LockedGoalRun, prepared: Landing, ti_id: str) -> NotYet | str | None:
+def _verify(step: Step, run: LockedGoalRun, prepared: Landing, ti_id: str) -> NotYet | str | None:
     case = candidates.landing_case(run, prepared.candidate)
     with transaction("airflow") as connection:
         verdict = verifier.verdict(connection, case)
@@ -102,6 +102,8 @@ def _verify(run: LockedGoalRun, prepared: Landing, ti_id: str) -> NotYet | str |
             verdict = verification.request(connection, settings(), run, case, prepared.candidate, report)
     if verdict.green is None:
         return NotYet("judged", str(verdict.id), "Waiting for the gatekeeper's verdict on the landing.")
+    for line in candidates.told(verdict):
+        step.log.warning(line)
     return None if verdict.green else f"The base branch has moved, and with it the tests fail. {candidates.red(verdict).reason}"
 
 

@@ -132,8 +132,15 @@ def told(given: Verdict) -> tuple[list[str], dict[str, Any]]:
     return [each["event"] for each in found], pushed
 
 
+def readable(lines: list[str]) -> bool:
+    """Each expectation is a line of its own that a page holds, and says at its end what to do."""
+    names = [line.split(":")[0] for line in lines[1:]] == [finding.expectation for finding in FINDINGS]
+    return names and max(map(len, lines)) <= candidates.LINE + 20 and lines[1].endswith("Mend the code until they pass.")
+
+
 def test_a_red_verdict_is_a_line_of_the_log_for_each_expectation() -> None:
     lines, pushed = told(verdict(*FINDINGS))
+    assert readable(lines)
     assert lines[0] == "Red: tree ffffffffffff did not pass the suite change."
     assert [line.split(":")[0] for line in lines[1:]] == ["new_failures", "gone_tests", "style"]
     assert max(map(len, lines)) <= candidates.LINE + 20 and acts("".join(lines), allowed="") == []
@@ -158,5 +165,6 @@ def test_a_red_verdict_is_the_next_workers_prompt_and_one_short_reason() -> None
     assert lines[0] == f"- {FINDINGS[0].message}" and lines[1].endswith("Put them back as they were.") and acts(failed.feedback) == []
 
 
-def test_control_all_findings_in_one_line_run_off_the_page() -> None:
-    assert len(" ".join(finding.message for finding in FINDINGS)) > 5 * candidates.LINE
+def test_control_all_findings_in_one_line_run_off_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "told", lambda given: [" ".join(finding.message for finding in given.findings)])
+    assert not readable(told(verdict(*FINDINGS))[0])
