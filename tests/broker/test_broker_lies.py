@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from include.broker import anthropic, calls, recovery, rules
-from include.broker.models import MOST_TOKENS, Call, Reply
+from include.broker import anthropic, calls, money, recovery, rules
+from include.broker.models import MOST_TOKENS, Call, OpenCall, Reply
 from include.broker.process import Process
 from include.clock import new_id
 from include.database.unit_of_work import AsyncConnection
@@ -20,6 +20,7 @@ from include.messages import models
 from tests.broker.conftest import PLAN, TASK
 from tests.broker.test_broker_attempt import yard_request
 from tests.broker.test_broker_faults import DONE, _priced_broker, _settings
+from tests.conftest import wait_until
 
 TRUE: dict[str, Any] = {"input_tokens": 10, "output_tokens": 5}
 LIES: dict[str, dict[str, Any]] = {
@@ -179,6 +180,52 @@ def test_a_cancelled_call_is_ended_by_its_own_process(yard) -> None:  # type: ig
     yard.model({"tasks": {"parser": [[{**DONE, "delay_s": 600}]]}})
     assert asyncio.run(_perform(yard, _call(yard.attempt()), Asker(), cancel_s=5)) == (0, 1)
     assert _money(yard) == ("unknown", True, 0)
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["as it is", "control: one word is not caught"])
+def test_one_lost_call_that_nobody_can_be_told_of_keeps_no_other_open(yard, monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:  # type: ignore[no-untyped-def]
+    worker = yard.attempt()
+    if not guarded:
+        monkeypatch.setattr(recovery, "_give_up", _give_up_unguarded)
+
+    async def go() -> int:
+        process = Process("jarvis", _settings(yard))
+        await process.open()
+        try:
+            for request in ("no id of a request", str(new_id())):
+                call = _call(worker).model_copy(update={"request": request})
+                held = await process.transact(lambda c, call=call: money.reserve(c, call, 10, "jarvis/dead", False))  # type: ignore[misc]
+                # Twice: the commit's answer may be lost on the way.
+                for _ in range(2):
+                    assert await process.transact(lambda c, held=held: money.mark_sent(c, held, "jarvis/dead"))  # type: ignore[misc]
+            return await process.transact(lambda c: recovery.recover(c, "jarvis", process.owner))
+        finally:
+            await process.close()
+
+    if guarded:
+        assert asyncio.run(go()) == 2
+    else:
+        with pytest.raises(ValueError, match="UUID"):
+            asyncio.run(go())
+    left = yard.one("SELECT count(*) FROM model_calls WHERE state = 'sent'")
+    assert (left, yard.one("SELECT reserved_micro FROM leases") > 0) == ((0, False) if guarded else (2, True))
+
+
+async def _give_up_unguarded(connection: AsyncConnection, call: OpenCall) -> None:
+    await money.give_up(connection, call, call.owner, call.http_attempts, "lost")
+    await recovery._tell(connection, call)
+
+
+def test_a_question_of_a_step_that_cannot_be_asked_is_answered_so(yard) -> None:  # type: ignore[no-untyped-def]
+    run, id_ = yard.goal_run(), new_id()
+    yard.rows(
+        "INSERT INTO model_requests (id, agent, goal_run, purpose, address, body) VALUES (%s, 'jarvis', %s, 'plan', %s, %s)",
+        id_, run, f"{run}/plan/1", json.dumps({"messages": [], "max_tokens": 2**70}),
+    )  # fmt: skip
+    yard.broker()
+    wait_until("it is answered", lambda: yard.one("SELECT state FROM model_requests") != "requested", 30)
+    (request,) = yard.rows("SELECT state, error_kind, error FROM model_requests")
+    assert (request["state"], request["error_kind"]) == ("failed", "bad_request") and "max_tokens" in request["error"]
 
 
 # -- counts and time ---------------------------------------------------------------------------------------------------------
