@@ -25,8 +25,9 @@ BYTES_A_TOKEN = 5
 
 Measured with the tokenizer that Anthropic published last (in anthropic 0.38 for Python), on 280 files, each as a request's JSON: medians
 of 3.5 (our tests) to 4.1 (CPython's library) bytes a token, our prompts and tool definitions 3.9 to 4.1, licences in long English words
-up to 5.1, lists of attacks 2.2. The newer models' tokenizers, which are not published, make more tokens of the same text, not fewer.
-So an honest count stands as it is, and a false one hides a quarter of usual text at most, and not nearly all of it.
+up to 5.1, lists of attacks 2.2. So an honest count stands as it is,
+and a false one hides a quarter of usual text, half of lists of attacks, and not nearly all of it. The tokenizers of newer models are not
+published: one that makes fewer tokens has a call hold back more than it needs, never less.
 """
 
 
