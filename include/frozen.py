@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 
 class Frozen(BaseModel):
     """A value: unknown names are refused, nothing can be set after it is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def storable(text: str) -> str:
+    """Check that PostgreSQL can hold a text.
+
+    Raises:
+        ValueError: it has a NUL character.
+    """
+    if "\x00" in text:
+        raise ValueError("leave out the NUL character (U+0000): the database cannot hold it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(storable)]
+"""A text that the database can hold."""
 
 
 class FieldProblem(NamedTuple):

@@ -28,23 +28,25 @@ class Settings(BaseModel):
     # -- database: PostgreSQL ------------------------------------------------------------------------------------------
     pg_bin: str | None = Field(default=None, description="Folder of PostgreSQL binaries; default: the wheel's, then Debian's newest.")
     pg_host: str = Field(default="127.0.0.1", description="PostgreSQL's host. Another than the default uses the machine's server.")
-    pg_port: int = Field(default=0, description="PostgreSQL's TCP port; chosen by the launcher when 0.")
+    pg_port: int = Field(default=0, ge=0, le=65_535, description="PostgreSQL's TCP port; chosen by the launcher when 0.")
     pg_password: str = Field(default="", description="Password of every role of ours in the local default (generated).")
     pg_database: str = Field(default="airlock", description="Database of Airlock's own tables.")
 
     # -- messages: the stream server -----------------------------------------------------------------------------------
     valkey_bin: str | None = Field(default=None, description="Valkey (or Redis >= 7) server binary; default: the wheel's.")
     valkey_host: str = Field(default="127.0.0.1", description="Stream server's host.")
-    valkey_port: int = Field(default=0, description="Stream server's TCP port; chosen by the launcher when 0.")
+    valkey_port: int = Field(default=0, ge=0, le=65_535, description="Stream server's TCP port; chosen by the launcher when 0.")
     valkey_password: str = Field(default="", description="Password of the stream users broker and relay (generated).")
 
     # -- flow: Airflow's API server and UI -----------------------------------------------------------------------------
-    api_port: int = Field(default=8080, description="Port of Airflow's API server and UI; another is chosen when it is taken.")
+    api_port: int = Field(
+        default=8080, ge=0, le=65_535, description="Port of Airflow's API server and UI; another is chosen when it is taken."
+    )
     api_password: str = Field(default="", description="Password of Airflow's users admin (people) and airlock (steps, CLI); generated.")
 
     # -- fleet: this machine's node ------------------------------------------------------------------------------------
     node: str = Field(default="local", description="Name of this machine's node.")
-    node_capacity: int = Field(default=4, description="Most sandboxes that run at once on this node.")
+    node_capacity: int = Field(default=4, ge=1, le=10_000, description="Most sandboxes that run at once on this node.")
 
     # -- sandbox: what holds workers and tests -------------------------------------------------------------------------
     sandbox_root: Path | None = Field(
@@ -55,41 +57,47 @@ class Settings(BaseModel):
     engine: str = Field(default="auto", description="auto, docker or bubblewrap: which sandbox engine the warden uses.")
     docker_host: str = Field(default="unix:///var/run/docker.sock", description="Address of the Docker engine, for the warden only.")
     image: str = Field(default="airlock/worker:latest", description="Image of worker and verify containers.")
-    reap_s: int = Field(default=10, ge=1, description="Seconds between two rounds in which a warden removes what no live lease owns.")
-    test_timeout_s: int = Field(default=600, description="Seconds a verification's or a worker's test run may take.")
+    reap_s: int = Field(
+        default=10, ge=1, le=86_400, description="Seconds between two rounds in which a warden removes what no live lease owns."
+    )
+    test_timeout_s: int = Field(default=600, ge=1, le=86_400, description="Seconds a verification's or a worker's test run may take.")
 
     # -- broker: the model ---------------------------------------------------------------------------------------------
     anthropic_base_url: str = Field(default="", description="Endpoint of the Messages API; empty: the SDK's default.")
-    model_timeout_s: int = Field(default=600, description="Seconds a model call may take.")
-    model_attempts: int = Field(default=4, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
+    model_timeout_s: int = Field(default=600, ge=1, le=86_400, description="Seconds a model call may take.")
+    model_attempts: int = Field(default=4, ge=1, le=100, description="HTTP attempts per model call (429, 529, 5xx, connection errors).")
 
     # -- offline: the model that costs nothing -------------------------------------------------------------------------
     offline: bool = Field(default=False, description="True: the offline model answers (no key was given).")
-    offline_port: int = Field(default=0, description="Port of the offline model; chosen by the launcher when 0.")
+    offline_port: int = Field(default=0, ge=0, le=65_535, description="Port of the offline model; chosen by the launcher when 0.")
     playbooks: str = Field(default="", description="Folder of more playbooks for the offline model.")
 
     # -- plans: how large one may be -----------------------------------------------------------------------------------
-    max_width: int = Field(default=10, description="Most tasks of a plan that may run side by side.")
-    max_tasks: int = Field(default=40, description="Most tasks in a plan.")
+    max_width: int = Field(default=10, ge=1, le=1_000, description="Most tasks of a plan that may run side by side.")
+    max_tasks: int = Field(default=40, ge=1, le=1_000, description="Most tasks in a plan.")
 
     # -- tasks: how often an attempt is done again ---------------------------------------------------------------------
-    attempts: int = Field(default=3, description="Attempts that count, per task run.")
+    attempts: int = Field(default=3, ge=1, le=1_000, description="Attempts that count, per task run.")
     infrastructure_attempts: int = Field(
-        default=10, description="Attempts lost to infrastructure (also to a model that stays away), per task run."
+        default=10, ge=1, le=1_000, description="Attempts lost to infrastructure (also to a model that stays away), per task run."
     )
 
     # -- leases: the pace; all other durations of it follow from these, see below --------------------------------------
-    heartbeat_s: int = Field(default=10, description="Seconds between a worker's heartbeats.")
-    heartbeat_timeout_s: int = Field(default=30, description="Seconds without a heartbeat after which the lease is broken.")
-    unwatched_s: int = Field(default=60, description="Seconds without a watch, while Airflow keeps up, after which an attempt is over.")
-    grace_s: int = Field(default=3, description="Seconds between a revoke's task.cancel and the kill.")
+    heartbeat_s: int = Field(default=10, ge=1, le=86_400, description="Seconds between a worker's heartbeats.")
+    heartbeat_timeout_s: int = Field(
+        default=30, ge=1, le=86_400, description="Seconds without a heartbeat after which the lease is broken."
+    )
+    unwatched_s: int = Field(
+        default=60, ge=1, le=86_400, description="Seconds without a watch, while Airflow keeps up, after which an attempt is over."
+    )
+    grace_s: int = Field(default=3, ge=0, le=3_600, description="Seconds between a revoke's task.cancel and the kill.")
 
     # -- goals: how long what has ended is kept ------------------------------------------------------------------------
     keep_events_days: int = Field(
-        default=90, ge=1, description="Days after a goal run's end until its events, messages and notices are pruned."
+        default=90, ge=1, le=36_500, description="Days after a goal run's end until its events, messages and notices are pruned."
     )
     keep_transcripts_days: int = Field(
-        default=30, ge=1, description="Days after a goal run's end until its transcripts, logs, hand-ins and bundles are pruned."
+        default=30, ge=1, le=36_500, description="Days after a goal run's end until its transcripts, logs, hand-ins and bundles are pruned."
     )
 
     # -- for tests -----------------------------------------------------------------------------------------------------
@@ -144,6 +152,11 @@ class Settings(BaseModel):
         return 2 * self.calm_s
 
     @property
+    def call_s(self) -> float:
+        """Seconds that a model call may take with all its HTTP attempts and the waits between them; then it is not under way."""
+        return float(self.model_attempts * (self.model_timeout_s + 40) + 60)
+
+    @property
     def run_dir(self) -> Path:
         """Sockets and pid files (mode 0700)."""
         return self.home / "run"
@@ -192,7 +205,7 @@ def load(home: Path | None = None) -> Settings:
     """Read the settings afresh: environment, then ``runtime.json``, then defaults.
 
     Raises:
-        pydantic.ValidationError: a variable has a value of the wrong type (the message names it).
+        pydantic.ValidationError: a variable, or a stored value, cannot be used (the message names it; the command line says it in words).
     """
     home = home or _home()
     values: dict[str, Any] = {}

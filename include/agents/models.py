@@ -19,8 +19,8 @@ class Agent(Frozen):
     worker_model: str = Field(description="Drives the workers' tool loops.")
     advice_model: str = Field(description="Routing and advice.")
     capabilities: tuple[Capability, ...] = Field(description="The most that a task of this agent may be given.")
-    day_usd: float = Field(gt=0, description="Most money of a calendar day (UTC).")
-    month_usd: float = Field(gt=0, description="Most money of a calendar month (UTC).")
+    day_usd: float = Field(ge=0.000001, le=1_000_000_000, description="Most money of a calendar day (UTC).")
+    month_usd: float = Field(ge=0.000001, le=1_000_000_000, description="Most money of a calendar month (UTC).")
 
 
 class AgentsFile(Frozen):
@@ -37,7 +37,7 @@ class Prompt(Frozen):
     system: str | None = None
     messages: list[dict[str, Any]] = Field(description="As the Messages API takes them.")
     answer_schema: dict[str, Any] | None = Field(default=None, alias="schema", description="JSON schema of the answer; None: free text.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Of the answer; None: the broker's default.")
+    max_tokens: int | None = Field(default=None, gt=0, le=1_000_000, description="Of the answer; None: the broker's default.")
 
 
 class Inquiry(Frozen):

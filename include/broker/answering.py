@@ -44,8 +44,10 @@ class Answering:
             self._start(str(request.id), requests.answer(self.process, request))
 
     async def recover(self) -> None:
-        """End what dead brokers left open; answer what no replica took up."""
+        """End what dead brokers left open, and what no task of ours works on; answer what no replica took up."""
         process = self.process
+        if ended := await process.transact(lambda c: recovery.recover_own(c, process.agent, process.owner, self._working)):
+            log.warning("ended %d model call(s) of our own that nobody worked on", ended)
         if ended := await process.transact(lambda c: recovery.recover(c, process.agent, process.owner)):
             log.warning("ended %d model call(s) of brokers that are gone", ended)
         await self.answer_workers(LEFT_S)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from include.broker.models import Reply
+from include.broker.models import MOST_TOKENS, Reply
 from include.errors import ModelFailed, ModelUnavailable
 from include.messages import strict_json
 from include.settings import Settings
@@ -17,6 +17,8 @@ from include.settings import Settings
 MAX_WAIT_S = 30.0
 """Longest wait between two attempts, whatever ``retry-after`` asks for."""
 COUNT_TIMEOUT_S = 10.0
+SLACK_S = 2.0
+"""So long after a timeout of the SDK, which looks at each read alone, the whole of a call is over: an endpoint may send a byte a minute."""
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "LocalProtocolError", "PoolTimeout")
 
 
@@ -53,11 +55,13 @@ class Endpoint:
         await asyncio.to_thread(__import__, "anthropic")
 
     async def count(self, body: dict[str, Any]) -> int | None:
-        """Ask the endpoint how many input tokens a body has; None: it does not say."""
+        """Ask the endpoint how many input tokens a body has; None: it does not say, or what cannot be."""
         wanted = {name: body[name] for name in ("model", "messages", "system", "tools", "output_config") if name in body}
         try:
             client = await self._ready()
-            return int((await client.messages.count_tokens(**wanted, timeout=COUNT_TIMEOUT_S)).input_tokens)
+            async with asyncio.timeout(COUNT_TIMEOUT_S + SLACK_S):
+                said = (await client.messages.count_tokens(**wanted, timeout=COUNT_TIMEOUT_S)).input_tokens
+            return said if type(said) is int and 0 <= said <= MOST_TOKENS else None
         except Exception:  # the reservation then takes one token a byte, which is never too little
             return None
 
@@ -75,8 +79,10 @@ class Endpoint:
         """Make one HTTP attempt; returns the outcome, and after how many seconds it is worth another one (None: it is not)."""
         try:
             client = await self._ready()
-            raw = await client.messages.with_raw_response.create(**body, timeout=float(self._settings.model_timeout_s))
-            return Outcome(_read(await raw.read()), None, attempt), None
+            timeout = float(self._settings.model_timeout_s)
+            async with asyncio.timeout(timeout + SLACK_S):
+                content = await (await client.messages.with_raw_response.create(**body, timeout=timeout)).read()
+            return Outcome(_read(content), None, attempt), None
         except ModelFailed as failure:
             return Outcome(None, failure, attempt, failure.kind == "malformed"), None
         except Exception as error:
@@ -98,7 +104,7 @@ class Endpoint:
         import anthropic
 
         where = str(self._client.base_url) if self._client else "the model's endpoint"
-        if isinstance(error, anthropic.APITimeoutError) and not _never_sent(error):
+        if isinstance(error, TimeoutError) or (isinstance(error, anthropic.APITimeoutError) and not _never_sent(error)):
             return ModelUnavailable("timeout", f"{where} gave no answer within {self._settings.model_timeout_s} s."), True
         if isinstance(error, anthropic.APIConnectionError) or type(error).__module__.startswith("httpx2"):
             sent = not _never_sent(error)

@@ -16,8 +16,6 @@ from include.settings import Settings
 from include.tasks.models import AttemptRef
 
 _SQL = queries.load(__file__)
-TEST_TIMEOUT_S = 300
-"""Longest test run inside a worker's sandbox, unless the lease's spec says otherwise."""
 
 
 class _Revoked(Frozen):
@@ -43,7 +41,7 @@ async def assign(connection: AsyncConnection, streams: Streams, agent: str, atte
         capabilities=lease.capabilities,
         lease=_terms(lease),
         heartbeat_s=settings.heartbeat_s,
-        test_timeout_s=int(lease.spec.get("test_timeout_s", TEST_TIMEOUT_S)),
+        test_timeout_s=settings.test_timeout_s,
         first_turn=start.first_turn,
     )
     if not await outbox.queue(connection, agent, attempt, payload, f"assign:{attempt.task_run}/{attempt.epoch}"):

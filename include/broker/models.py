@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from include.frozen import Frozen
 from include.tasks.models import AttemptRef
@@ -31,16 +31,39 @@ class Prices(Frozen):
     tiers: tuple[Tier, ...] = Field(min_length=1)
 
 
-class Usage(Frozen):
-    """Usage as the Messages API reports it: ``input_tokens`` without cached ones."""
+MOST_TOKENS = 10_000_000
+"""More tokens of one kind than one call can have: ten times the largest window of any model, and what a whole lease may use at most."""
+Tokens = Annotated[int, Field(strict=True, ge=0, le=MOST_TOKENS)]
+"""A figure of an endpoint. Sums of them, and their price, fit the tables' columns."""
+
+
+class Written(Frozen):
+    """The tokens that were written to the cache, by how long they are kept."""
 
     model_config = ConfigDict(extra="ignore")
 
-    input_tokens: int = Field(ge=0)
-    output_tokens: int = Field(ge=0)
-    cache_read_input_tokens: int | None = Field(default=None, ge=0)
-    cache_creation_input_tokens: int | None = Field(default=None, ge=0)
-    cache_creation: dict[str, int] | None = None
+    ephemeral_5m_input_tokens: Tokens | None = None
+    ephemeral_1h_input_tokens: Tokens | None = None
+
+
+class Usage(Frozen):
+    """Usage as the Messages API reports it: ``input_tokens`` without cached ones. Figures that cannot be true are refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input_tokens: Tokens
+    output_tokens: Tokens
+    cache_read_input_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
+    cache_creation: Written | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Usage:
+        if self.cache_write_1h > self.cache_write:
+            raise ValueError(
+                f"{self.cache_write_1h} tokens kept for an hour are more than the {self.cache_write} that were written to the cache"
+            )
+        return self
 
     @property
     def cache_read(self) -> int:
@@ -55,7 +78,7 @@ class Usage(Frozen):
     @property
     def cache_write_1h(self) -> int:
         """Those of ``cache_write`` that are kept for an hour."""
-        return (self.cache_creation or {}).get("ephemeral_1h_input_tokens", 0)
+        return (self.cache_creation and self.cache_creation.ephemeral_1h_input_tokens) or 0
 
     @property
     def prompt(self) -> int:
@@ -94,7 +117,7 @@ class Call(Frozen):
     model: str
     address: str
     body: dict[str, Any]
-    max_tokens: int = Field(gt=0)
+    max_tokens: int = Field(gt=0, le=MOST_TOKENS)
 
 
 class Held(Frozen):
@@ -169,7 +192,6 @@ class AssignedLease(Frozen):
     granted_at: datetime
     expires_at: datetime
     max_tokens: int
-    spec: dict[str, Any]
     input_commit: str
     resumed_from: int | None
     kept: bool

@@ -73,7 +73,7 @@ WHERE p.task_run = %(task_run)s AND p.epoch = %(epoch)s AND p.type = 'llm.reques
 
 -- name: assigned_lease | an attempt's lease with all that its prompt is made of
 SELECT l.id, t.id AS task_run, t.epoch, t.goal_run, t.key, g.text AS goal_text, p.document AS plan, t.feedback, l.capabilities, l.granted_at,
-  l.expires_at, l.max_tokens, l.spec, l.input_commit, a.resumed_from,
+  l.expires_at, l.max_tokens, l.input_commit, a.resumed_from,
   COALESCE((SELECT o.input_commit <> l.input_commit FROM leases o
     WHERE o.kind = 'work' AND o.task_run = l.task_run AND o.epoch = a.resumed_from), false) AS kept
 FROM leases l JOIN task_runs t ON t.id = l.task_run AND t.epoch = l.epoch JOIN goal_runs r ON r.id = t.goal_run JOIN goals g ON g.id = r.goal
@@ -152,8 +152,8 @@ INSERT INTO model_calls (id, agent, goal_run, task_run, epoch, lease, request, p
 VALUES (%(id)s, %(agent)s, %(goal_run)s, %(task_run)s, %(epoch)s, %(lease)s, %(request)s, %(purpose)s, %(model)s, %(address)s, %(offline)s,
   %(owner)s, %(micro)s, %(input_tokens)s, %(output_tokens)s, %(price_table)s);
 
--- name: mark_call_sent | committed before the request leaves; nothing comes back if the call or its lease is over
-UPDATE model_calls c SET state = 'sent', sent_at = clock_timestamp() WHERE c.id = %(id)s AND c.state = 'reserved' AND c.owner = %(owner)s
+-- name: mark_call_sent | committed before the request leaves; nothing comes back if the call or its lease is over. Again, if the commit's answer was lost
+UPDATE model_calls c SET state = 'sent', sent_at = clock_timestamp() WHERE c.id = %(id)s AND c.state IN ('reserved', 'sent') AND c.owner = %(owner)s
   AND (c.lease IS NULL OR EXISTS (SELECT FROM leases l WHERE l.id = c.lease AND l.revoked_at IS NULL AND l.ended_at IS NULL)) RETURNING c.id;
 
 -- name: end_call | settled, released or unknown; nothing comes back if somebody else ended it

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from include.agents import requests
 from include.agents.models import End, ModelRequest, Prompt
 from include.broker import conversation
@@ -12,6 +14,7 @@ from include.broker.calls import perform
 from include.broker.models import AgentModels, Call, Reply
 from include.broker.process import Process
 from include.database.unit_of_work import AsyncConnection
+from include.frozen import problems
 
 
 class _Step(NamedTuple):
@@ -35,8 +38,14 @@ class _Step(NamedTuple):
 
 async def answer(process: Process, request: ModelRequest) -> None:
     """Call the model that a step asks for."""
-    call = _call(request, await process.transact(process.models))
-    await perform(process, call, _Step(request.id))
+    step = _Step(request.id)
+    try:
+        call = _call(request, await process.transact(process.models))
+    except ValidationError as error:
+        words = f"This question cannot be asked: {'; '.join(f'{one.where}: {one.what}' for one in problems(error))}."
+        await process.transact(lambda c: step.fail(c, "bad_request", words))
+        return
+    await perform(process, call, step)
 
 
 async def lose(connection: AsyncConnection, request: UUID, story: str) -> None:

@@ -20,6 +20,16 @@ COUNT_MARGIN_TOKENS = 64
 COUNT_MARGIN_SHARE = 50
 """A counted prompt may be off by 64 tokens or one in fifty: the API calls its own count an estimate."""
 
+BYTES_A_TOKEN = 5
+"""Most UTF-8 bytes that a token of real text has: an endpoint that counts fewer tokens than this makes is not believed.
+
+Measured with the last tokenizer that Anthropic published (in the package anthropic 0.38), on 280 files: medians of 3.5 (our tests) to 4.1
+(CPython's library) bytes a token, our prompts and tool definitions 3.9 to 4.1, licences at most 5.1, lists of attacks from 2.2; the JSON
+of a request around a file adds little: 5.0 or less for 19 of 20 files. So an honest count stands as it is, within
+its margin, and a false one hides a quarter of usual text, more of dense text, and not nearly all of it. The tokenizers of newer models
+are not published: where one makes fewer tokens, a call holds back more than it needs, never less.
+"""
+
 
 def worst_micro(prices: Prices, input_tokens: int, max_tokens: int) -> int:
     """Compute the most that a call can cost (micro-USD): every input token at the dearest price that may apply, every output token used."""
@@ -40,10 +50,14 @@ def _tier(prices: Prices, prompt_tokens: int) -> Tier:
 
 
 def worst_input_tokens(body: dict[str, Any], counted: int | None) -> int:
-    """Compute the most input tokens that a body can be: the endpoint's count with a margin, else one token a UTF-8 byte."""
-    if counted is not None:
-        return counted + max(COUNT_MARGIN_TOKENS, counted // COUNT_MARGIN_SHARE)
-    return len(json.dumps(body, ensure_ascii=False).encode())
+    """Compute the most input tokens that a body can be: the endpoint's count with a margin, never below what its bytes make likely.
+
+    Where the endpoint does not count it is one token a UTF-8 byte.
+    """
+    size = len(json.dumps(body, ensure_ascii=False).encode())
+    if counted is None:
+        return size
+    return max(counted + max(COUNT_MARGIN_TOKENS, counted // COUNT_MARGIN_SHARE), math.ceil(size / BYTES_A_TOKEN))
 
 
 WARN_SHARE = 80

@@ -37,7 +37,7 @@ def verify(
 
 @app.command(name="log")
 def log_(
-    limit: Annotated[int, typer.Option(min=1, help="How many entries.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many entries.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show the newest entries, the last first."""

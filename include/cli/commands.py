@@ -143,9 +143,11 @@ def _tail(arguments: list[str]) -> int:
 
 @app.command()
 def prune(
-    events_days: Annotated[int | None, typer.Option(min=1, help="Age of events, messages and notices; default: the setting.")] = None,
+    events_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Age of events, messages and notices; default: the setting.")
+    ] = None,
     transcripts_days: Annotated[
-        int | None, typer.Option(min=1, help="Age of transcripts, logs, hand-ins, bundles; default: the setting.")
+        int | None, typer.Option(min=1, max=36_500, help="Age of transcripts, logs, hand-ins, bundles; default: the setting.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What was left behind: containers, processes, mounts, sockets, streams, leases and locks; and the removal of a home."""
+"""What was left behind: containers, processes, mounts, sockets, streams, leases, locks and reservations; and the removal of a home."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def leftovers(settings: Settings) -> dict[str, int]:
     While all is down there are no streams and leases to ask for, and every process of ours counts.
     """
     found = Counter(of_sandboxes(settings))
-    found.update(streams=0, leases=0, locks=len(list(settings.mirrors_dir.rglob("*.lock"))))
+    found.update(streams=0, leases=0, reservations=0, locks=len(list(settings.mirrors_dir.rglob("*.lock"))))
     if control.supervisor_pid(settings.home) is None:
         found.update(processes=len(processes.find(settings.home)))
         return dict(found)
     with transaction("cli") as connection:  # whose own sessions are seen, which a viewer does not see
-        known = left.picture(connection)
+        known = left.picture(connection, settings.call_s)
     stray = [key for key in streams(settings) if key.split(":")[1] not in known.live_task_runs]
-    found.update(streams=len(stray), leases=known.leases, locks=known.locks)
+    found.update(streams=len(stray), leases=known.leases, locks=known.locks, reservations=known.reservations)
     return dict(found)
 
 

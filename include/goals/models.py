@@ -12,11 +12,11 @@ from uuid import UUID
 from pydantic import Field, field_validator
 
 from include.errors import NotFound
-from include.frozen import Frozen
+from include.frozen import Frozen, Text
 from include.plans.models import Plan
 from include.tasks.models import GoalRunState
 
-_DEADLINE = re.compile(r"(\d+)\s*(s|m|h|d)")
+_DEADLINE = re.compile(r"([0-9]+)\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_S = 2**31 - 1
 """Seconds that the table's column holds."""
@@ -27,22 +27,22 @@ MICRO = 1_000_000
 class GoalRequest(Frozen):
     """A submission, however it came: form, REST or command line."""
 
-    goal: str = Field(
+    goal: Text = Field(
         min_length=1, max_length=20_000, title="Goal", description="What you want, in plain language. The first line becomes its title."
     )
-    repository: str = Field(
+    repository: Text = Field(
         min_length=1,
         title="Repository",
         description="Name of a registered repository: ./airlock repo list shows them, repo add adds one.",
     )
-    base: str = Field(
+    base: Text = Field(
         default="main",
         min_length=1,
         max_length=200,
         title="Base branch",
         description="The work starts from this branch and lands on it. Uncommitted changes are not part of the goal.",
     )
-    agent: str = Field(default="jarvis", min_length=1, title="Agent", description="Who plans the work and pays for it.")
+    agent: Text = Field(default="jarvis", min_length=1, title="Agent", description="Who plans the work and pays for it.")
     budget_usd: float = Field(
         default=5.0,
         gt=0,
@@ -52,6 +52,7 @@ class GoalRequest(Frozen):
     )
     deadline: str = Field(
         default="2h",
+        max_length=40,
         title="Deadline",
         description="Time for the whole goal: a number and s, m, h or d, for example 90m or 2h.",
         json_schema_extra={"pattern": r"^0*[1-9]\d*\s*[smhd]$"},
@@ -61,7 +62,7 @@ class GoalRequest(Frozen):
         title="Landing",
         description="What reaches the base branch, and when: the finished goal (per_goal), or each task (per_task).",
     )
-    key: str = Field(
+    key: Text = Field(
         min_length=1, max_length=200, title="Idempotency key", description="Idempotency key: the same key and body is the same goal."
     )
     plan: Plan | None = Field(default=None, title="Plan", description="A plan made by hand; none: the agent's model plans.")

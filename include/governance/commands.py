@@ -29,6 +29,8 @@ from include.tasks import service as tasks
 from include.tasks.models import ENDED_RUNS, GoalRunState
 
 _SQL = load(__file__)
+MOST_MINUTES = 60 * 24 * 365
+"""Whoever gives a lease more time than this is mistaken; the goal's deadline bounds it anyhow."""
 
 
 class Reach(NamedTuple):
@@ -96,6 +98,8 @@ def extend(connection: Connection, operator: Operator, run: str, key: str, minut
         BadInput: nothing was extended.
     """
     _require(operator, "extend")
+    if not 0 < minutes <= MOST_MINUTES:
+        raise BadInput("minutes", f"{minutes:g} cannot be given", f"Give more than 0 and at most {MOST_MINUTES}.")
     live = [lease for lease in operators.at_work(connection, run) if key in ("", lease.key)]
     reason = f"asked for on the {operator.via}"
     ends = [(lease.key, leases.renew(connection, lease.id, minutes * 60, operator.name, reason)) for lease in live]

@@ -89,7 +89,7 @@ class Launcher:
     """The parent of the four."""
 
     def __init__(self, settings: Settings) -> None:
-        settings.logs_dir.mkdir(parents=True, exist_ok=True)
+        settings.logs_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.pids = settings.run_dir / "airflow.json"
         self.parts = [Component(name, argv, settings.logs_dir / f"airflow-{name}.log") for name, argv in COMPONENTS.items()]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from include.errors import BadInput, Unavailable
-from include.local import checks, keys, leftovers, runtime
+from include.local import checks, keys, leftovers, modes, runtime
 from include.local.child import child_environment, open_log
 from include.local.models import Known
 from include.local.patience import Patience
@@ -56,6 +56,7 @@ def up(home: Path, say: Say, offline: bool = False, patience_s: float = 120.0, s
         Unavailable: a process does not come up; the message names it and shows the end of its log.
     """
     starter = None
+    modes.close(home)
     if supervisor_pid(home) is not None:
         say("Airlock is already up." if state(home).state == "ready" else "Airlock is already starting.")
     else:
@@ -68,8 +69,8 @@ def _begin(home: Path, say: Say, offline: bool, supervisor: str) -> subprocess.P
     settings = load(home)
     for words in checks.require(settings):
         say(words)
-    for folder in (home, home / "run", home / "logs"):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (home / "run", home / "logs"):
+        folder.mkdir(exist_ok=True, mode=0o700)
     runtime.update(home, offline=offline or not keys.holders(settings.keys_dir), **_endpoint(home))
     (home / "run" / "state.json").unlink(missing_ok=True)
     log = open_log(home, "supervisor")

@@ -7,6 +7,8 @@ import re
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from include.local import modes
+
 DEFAULT_AGENT = "jarvis"
 _KEY = re.compile(r"^ANTHROPIC_API_KEY(?:_(?P<agent>[A-Z][A-Z0-9_]{0,31}))?$")
 _SECRET = re.compile(r"^ANTHROPIC_(API_KEY|AUTH_TOKEN)")
@@ -34,7 +36,8 @@ def move_out(environment: MutableMapping[str, str], keys_dir: Path) -> list[str]
 
 
 def _store(path: Path, value: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    modes.make(path.parent.parent)  # the home, which may not be there yet
+    path.parent.mkdir(exist_ok=True, mode=0o700)
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

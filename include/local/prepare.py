@@ -21,8 +21,8 @@ def prepare(settings: Settings) -> None:
     migrate(settings, TRANSITIONS)
     with transaction("owner") as connection:
         seed(connection)
-    for folder in (settings.mirrors_dir, settings.bundles_dir, settings.handins_dir, settings.toolbox_dir):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (settings.mirrors_dir, settings.bundles_dir, settings.handins_dir):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     build(settings)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import BadInput
+from include.local import modes
 from include.settings import Settings, load
 
 PORTS = {"pg_port": "PostgreSQL", "valkey_port": "Valkey", "api_port": "Airflow's UI", "offline_port": "the offline model"}
@@ -42,7 +43,7 @@ def read(home: Path) -> dict[str, Any]:
 
 def write(home: Path, values: dict[str, Any]) -> None:
     """Store the values in one step, readable by the owner only."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    modes.make(home)
     new = home / ".runtime.json.new"
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

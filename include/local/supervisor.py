@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from include.local import keys, leftovers, runtime
+from include.local import keys, leftovers, modes, runtime
 from include.local.child import Child, child_environment, execute, kill_group, open_log
 from include.local.models import Known
 from include.local.nursery import Forked, NurseryLine
@@ -214,8 +214,9 @@ def main(processes: Callable[[Settings], list[Supervised]] = default_processes) 
         The exit code: 0, also when another supervisor already runs.
     """
     home = load().home
-    for folder in (home, home / "run", home / "logs"):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    modes.make(home)
+    for folder in (home / "run", home / "logs"):
+        folder.mkdir(exist_ok=True, mode=0o700)
     lock = take_lock(home)
     if lock is None:
         return 0

@@ -18,7 +18,7 @@ def export_bundle(settings: Settings, mirror: Path, commit: str) -> Path:
     The header is written here and the pack by git, so that no ref of the mirror is needed and two exports cannot disturb each other.
 
     Returns:
-        The file; readable by all, since the warden hands it to sandboxes.
+        The file; readable by all, since the warden links it into sandboxes, in a folder that nobody else enters.
 
     Raises:
         GitFailed: the mirror has no such commit.
@@ -28,7 +28,7 @@ def export_bundle(settings: Settings, mirror: Path, commit: str) -> Path:
         os.utime(bundle)  # young again: it is not pruned under the one who asks for it now
         return bundle
     git.run(["cat-file", "-e", f"{commit}^{{commit}}"], mirror)
-    settings.bundles_dir.mkdir(parents=True, exist_ok=True)
+    settings.bundles_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=".making-", dir=settings.bundles_dir)
     try:
         with os.fdopen(descriptor, "wb") as file:

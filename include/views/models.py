@@ -98,8 +98,9 @@ class GoalView(GoalHead):
 
 
 class Leftovers(Frozen):
-    """How many leases and locks there are that nothing needs, and of which task runs the streams may be there."""
+    """How many leases, locks and reservations there are that nothing needs, and of which task runs the streams may be there."""
 
     leases: int
     locks: int
+    reservations: int
     live_task_runs: frozenset[str]

@@ -41,12 +41,21 @@ WHERE v.goal_run = %(run)s AND v.green IS NOT NULL ORDER BY v.judged_at
 -- name: live_sandboxes | sandboxes of a run that are still there
 SELECT sandbox FROM leases WHERE goal_run = %(run)s AND ended_at IS NULL
 
--- name: leftovers | what should be gone once nothing is at work
+-- name: leftovers | what should be gone once nothing is at work; a call is under way while its owner lives, and so long at most
 SELECT (SELECT count(*) FROM leases WHERE ended_at IS NULL AND revoked_at IS NOT NULL)
      + (SELECT count(*) FROM leases l JOIN goal_runs r ON r.id = l.goal_run WHERE l.ended_at IS NULL AND l.revoked_at IS NULL AND r.ended_at IS NOT NULL)
        AS leases,
        (SELECT count(*) FROM pg_locks k JOIN pg_stat_activity s USING (pid)
-        WHERE k.locktype = 'advisory' AND s.state LIKE 'idle in transaction%%' AND s.state_change < clock_timestamp() - interval '10 seconds') AS locks
+        WHERE k.locktype = 'advisory' AND s.state LIKE 'idle in transaction%%' AND s.state_change < clock_timestamp() - interval '10 seconds') AS locks,
+       (SELECT count(*) FROM model_calls c WHERE c.state IN ('reserved', 'sent') AND (c.reserved_at < clock_timestamp() - make_interval(secs => %(call_s)s)
+          OR NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
+            AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (k.classid::bigint << 32) | k.objid::bigint = hashtextextended('owner ' || c.owner, 0))))
+     + (SELECT count(*) FROM goal_runs r WHERE r.reserved_micro <>
+          (SELECT COALESCE(sum(c.reserved_micro), 0) FROM model_calls c WHERE c.goal_run = r.id AND c.state IN ('reserved', 'sent')))
+     + (SELECT count(*) FROM leases l WHERE l.reserved_micro <>
+          (SELECT COALESCE(sum(c.reserved_micro), 0) FROM model_calls c WHERE c.lease = l.id AND c.state IN ('reserved', 'sent')))
+       AS reservations
 
 -- name: live_task_runs | task runs whose streams may be there
 SELECT id FROM task_runs WHERE state NOT IN ('COMPLETED', 'FAILED', 'ESCALATED', 'CANCELLED')

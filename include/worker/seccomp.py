@@ -1,7 +1,8 @@
 """seccomp: which system calls a sealed process may make. A deny-list on top of the sandbox's own profile.
 
 The point that nothing else closes: no unix socket can be made, so the relay's cannot be reached. ``socketpair`` stays (asyncio and
-multiprocessing need it), but not for datagrams, which can be re-connected to a path.
+multiprocessing need it), for unix streams and sequenced packets only: a datagram pair can be re-connected to a path, and the kernel makes
+one of ``SOCK_RAW`` too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _CLONE, _CLONE3, _SOCKET, _SOCKETPAIR, _IOCTL = (56, 220), (435, 435), (41, 198), (53, 199), (16, 29)
 _NEW_NAMESPACES = 0x7E020000
 _FAMILIES = (2, 10, 16)  # AF_INET, AF_INET6, AF_NETLINK; the module socket would cost each sealed child 4 ms
-_DATAGRAM = 2  # SOCK_DGRAM
+_UNIX = 1  # AF_UNIX, the one family of a pair
+_CONNECTED = (1, 5)  # SOCK_STREAM, SOCK_SEQPACKET: what is connected once stays so
+_TYPE_BITS = 0xF  # the rest of the argument are flags
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
@@ -83,9 +86,9 @@ def program(column: int, architecture: int) -> list[Instruction]:
     code += _rule(_CLONE3[column], [_refuse(errno.ENOSYS)])  # its flags lie in memory; libc then falls back to clone
     code += _rule(_CLONE[column], _refuse_if(_ANY_BIT, _ARG0, (_NEW_NAMESPACES,)))
     code += _rule(_IOCTL[column], _refuse_if(_EQUAL, _ARG1, _TERMINAL_INPUT))
-    code += _rule(_SOCKET[column], _allow_only(_ARG0, _FAMILIES))
-    datagram = [(_LOAD, 0, 0, _ARG1), (_AND, 0, 0, 0xF), (_EQUAL, 0, 1, _DATAGRAM), _refuse(errno.EPERM), _answer(_ALLOW)]
-    code += _rule(_SOCKETPAIR[column], datagram)
+    code += _rule(_SOCKET[column], [(_LOAD, 0, 0, _ARG0), *_allow_only(_FAMILIES)])
+    connected = [(_LOAD, 0, 0, _ARG1), (_AND, 0, 0, _TYPE_BITS), *_allow_only(_CONNECTED)]
+    code += _rule(_SOCKETPAIR[column], [(_LOAD, 0, 0, _ARG0), (_EQUAL, 1, 0, _UNIX), _refuse(errno.EPERM), *connected])
     return [*code, _answer(_ALLOW)]
 
 
@@ -109,8 +112,9 @@ def _refuse_if(test: int, argument: int, values: tuple[int, ...]) -> list[Instru
     return [*body, _answer(_ALLOW)]
 
 
-def _allow_only(argument: int, values: tuple[int, ...]) -> list[Instruction]:
-    body: list[Instruction] = [(_LOAD, 0, 0, argument)]
+def _allow_only(values: tuple[int, ...]) -> list[Instruction]:
+    """Refuse the call unless the argument that is loaded is one of these."""
+    body: list[Instruction] = []
     for value in values:
         body += [(_EQUAL, 0, 1, value), _answer(_ALLOW)]
     return [*body, _refuse(errno.EPERM)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from include.clock import new_id
 from include.database.unit_of_work import transaction
 from include.messages import models
@@ -56,6 +58,12 @@ def test_an_attempt_from_assignment_to_receipt(yard) -> None:  # type: ignore[no
     assert "Goal: Add a parser" in prompt and "Write the parser." in prompt and "src/**" in prompt
     assert sorted(r["decision"] for r in yard.rows("SELECT decision FROM decisions")) == ["forbid", "permit"]
     assert [m.seq for m in worker.inbox()] == list(range(1, len(worker.inbox()) + 1))
+
+
+@pytest.mark.parametrize("seconds", [77, 901])  # two, so that no fixed number passes
+def test_a_worker_is_given_the_settings_time_for_its_tests(yard, seconds: int) -> None:  # type: ignore[no-untyped-def]
+    yard.broker(AIRLOCK_TEST_TIMEOUT_S=str(seconds))
+    assert yard.attempt().wait_for("task.assign").payload.test_timeout_s == seconds
 
 
 def test_results_that_the_last_turn_did_not_ask_for_are_refused(yard) -> None:  # type: ignore[no-untyped-def]

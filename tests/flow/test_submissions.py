@@ -13,6 +13,7 @@ from include.local.airflow_settings import environment
 from include.settings import ROOT, Settings
 from tests.conftest import wait_until
 from tests.flow.conftest import Airflow, plan
+from tests.kit import build
 from tests.kit.scale import patience
 
 BEFORE = 16
@@ -65,13 +66,10 @@ def begin(airflow: Airflow, goal_run: str, most: int, runs: int) -> str:
 
 @pytest.mark.slow
 def test_what_waits_holds_no_worker_slot_and_stops_no_other_submission(airflow: Airflow) -> None:
-    goal_run = f"g{secrets.token_hex(6)}"
-    dag_id = airflow.goal(plan("a"))
-    airflow.database.execute(
-        "INSERT INTO goal_runs (id, goal, dag_id, run_id, goal_branch, budget_micro, deadline_at)"
-        " SELECT %s, id, dag_id, %s, '', 1, now() + interval '1 day' FROM goals WHERE dag_id = %s",
-        (goal_run, goal_run, dag_id),
-    )
+    goal = airflow._goal(airflow.goal(plan("a")))
+    assert goal is not None
+    name = f"g{secrets.token_hex(6)}"
+    goal_run = build.run(airflow.database, goal, name, name).id
     many = begin(airflow, goal_run, submit_goal().max_active_runs, BEFORE + 4)
     wait_until("all of them wait", lambda: states(airflow, many) == [("running", "deferred")] * (BEFORE + 4), patience(120))
     # control: with a small limit those that wait do stop the next one

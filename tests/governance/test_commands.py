@@ -121,3 +121,13 @@ def test_a_repository_is_added_and_a_prune_is_told(settings: Settings, tmp_path:
         ("pruned", "goal runs", {**gone, "via": "command line"}),
         ("repository.added", "other", {"path": str(tmp_path), "via": "command line"}),
     ]
+
+
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf"), 1e308, -1, 0])
+def test_more_time_is_a_time(settings: Settings, minutes: float) -> None:
+    with pytest.raises(BadInput) as refused:
+        transact(lambda connection: commands.extend(connection, ADA, "g1", "", minutes))
+    assert refused.value.field == "minutes"
+    with pytest.raises(BadInput) as refused:  # control: five minutes are; there is only nothing to give them to
+        transact(lambda connection: commands.extend(connection, ADA, "g1", "", 5))
+    assert refused.value.field == "goal"

@@ -85,13 +85,15 @@ facts = {
  "write_toolbox": can(write("/opt/airlock/x")), "core_pattern": can(write("/proc/sys/kernel/core_pattern")), "etc_shadow": can(lambda: open("/etc/shadow")),
  "unshare": can(lambda: call(272, 0x10000000)), "ptrace": can(lambda: call(101, 0, 0, 0, 0)), "io_uring": can(lambda: call(425, 1, ctypes.create_string_buffer(120))),
  "keyctl": can(lambda: call(250, 0, -3, 1)), "packet": can(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)), "vsock": can(lambda: socket.socket(40, 1)),
+ "raw_pair": can(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW)), "datagram_pair": can(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)),
+ "stream_pair": can(socket.socketpair), "sequenced_pair": can(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)),
  "docker": can(lambda: os.stat("/var/run/docker.sock")), "processes": len([p for p in os.listdir("/proc") if p.isdigit()]) > 8,
  "workspace": can(write("/workspace/x")), "tmp": can(write("/tmp/x")), "unix": can(lambda: socket.socket(socket.AF_UNIX)),
  "thread": can(lambda: __import__("threading").Thread(target=int).start()), "loopback": can(lambda: socket.create_server(("127.0.0.1", 0)).close()),
 }
 open("/workspace/handin", "w").write(json.dumps(facts))
 """
-ALLOWED = {"workspace", "tmp", "unix", "thread", "loopback"}
+ALLOWED = {"workspace", "tmp", "unix", "thread", "loopback", "stream_pair", "sequenced_pair"}
 
 
 def test_what_it_reaches_and_what_not(node: Node) -> None:
@@ -110,7 +112,7 @@ def test_control_the_probe_does_reach_out_when_nothing_holds_it(node: Node, tmp_
     for harm in ('write("/usr/x")', 'write("/x")', "call(272, 0x10000000)"):
         text = text.replace(harm, "1 / 0" if harm.startswith("call") else "lambda: 1 / 0")
     command = ["python3", "-I", "-S", "-c", text]
-    reached = {"host_port", "udp_route", "ptrace", "io_uring", "packet", "docker", "etc_shadow", "keyctl"}
+    reached = {"host_port", "udp_route", "ptrace", "io_uring", "packet", "raw_pair", "datagram_pair", "docker", "etc_shadow", "keyctl"}
     if node.engine == "docker":
         mounted = ["-v", f"{tmp_path}:{tmp_path}", "-v", "/var/run/docker.sock:/var/run/docker.sock"]
         naked = ["--network=host", "--security-opt", "seccomp=unconfined"]

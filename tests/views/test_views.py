@@ -171,10 +171,40 @@ def test_goals_are_listed_and_found_without_a_run_too(settings: Settings) -> Non
 
 def test_what_was_left_behind_is_counted(settings: Settings) -> None:
     world = World(settings, 2)
-    left = look(leftovers.picture)
+    left = look(lambda connection: leftovers.picture(connection, 60))
     assert (left.leases, left.live_task_runs) == (0, {"g1-t1", "g1-t2"})
     world.do("UPDATE leases SET revoked_at = now() WHERE task_run = 'g1-t1'")
-    assert look(leftovers.picture).leases == 1
+    assert look(lambda connection: leftovers.picture(connection, 60)).leases == 1
+
+
+def _reservations() -> int:
+    with transaction("cli") as connection:
+        return leftovers.picture(connection, 60).reservations
+
+
+@pytest.mark.parametrize("owner", [f"jarvis/{n}" for n in range(8)])  # names whose locks have either sign, in both halves
+def test_a_reservation_without_a_call_under_way_is_counted(settings: Settings, owner: str) -> None:
+    world = World(settings, 1)
+    assert _reservations() == 0
+    world.do(
+        "INSERT INTO model_calls (id, agent, goal_run, task_run, epoch, lease, request, purpose, model, address, offline, owner, reserved_micro,"
+        " price_table) SELECT gen_random_uuid(), 'jarvis', goal_run, task_run, epoch, id, 'q', 'work', 'm', 'a', false, %s, 70, 't' FROM leases",
+        owner,
+    )
+    world.do("UPDATE leases SET reserved_micro = 70, max_micro = 100")
+    world.do("UPDATE goal_runs SET reserved_micro = 70")
+    assert _reservations() == 1  # its broker is gone
+    with psycopg.connect(settings.dsn("broker"), autocommit=True) as broker:
+        broker.execute("SELECT pg_advisory_lock(hashtextextended('owner ' || %s, 0))", [owner])
+        assert _reservations() == 0  # control: under way
+        world.do("UPDATE model_calls SET reserved_at = reserved_at - interval '2 minutes'")
+        assert _reservations() == 1  # its broker lives, and no call lasts so long
+        world.do("UPDATE model_calls SET state = 'sent'")
+        world.do("UPDATE model_calls SET state = 'unknown'")
+        assert _reservations() == 2  # the money stayed: of the lease and of the goal run
+    world.do("UPDATE leases SET reserved_micro = 0")
+    world.do("UPDATE goal_runs SET reserved_micro = 0")
+    assert _reservations() == 0
 
 
 def test_what_rooms_list_of_their_own_a_viewer_may_ask_them(settings: Settings) -> None:

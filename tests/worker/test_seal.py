@@ -19,7 +19,7 @@ from include.worker.child import Bounds
 from include.worker.errors import NotSealed
 from include.worker.seal import DEVICES, Policy
 from tests.kit.scale import limit, patience
-from tests.worker.sandbox import calls, says
+from tests.worker.sandbox import ROOT, calls, says
 
 HELD = """
 import ctypes, fcntl, multiprocessing, os, signal, socket, struct, sys, threading
@@ -34,6 +34,9 @@ def call(*arguments):
 ATTACKS = {
     "relay by stream": "s = socket.socket(socket.AF_UNIX); s.connect(root + '/run-task/relay.sock')",
     "relay by a pair's datagram": "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); a.sendto(b'x', root + '/run-task/datagram.sock')",
+    "relay by a raw pair": "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW); a.connect(root + '/run-task/datagram.sock'); a.send(b'x')",
+    "raw pair with flags": "socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)",
+    "tipc pair": "socket.socketpair(30, socket.SOCK_SEQPACKET)",
     "abstract socket": "s = socket.socket(socket.AF_UNIX); s.connect('\\0' + root)",
     "secret file": "open(root + '/run-secret/key.json').read()",
     "hand-in": "open(root + '/workspace/handin', 'w')",
@@ -71,6 +74,7 @@ UNCONTROLLED = {
     "keyring",
     "type into the terminal",
     "alg socket",
+    "tipc pair",
     "abstract socket",
 }
 """Refused by many kernels and containers even unsealed; their control is a positive one only where the machine allows it."""
@@ -78,6 +82,9 @@ UNCONTROLLED = {
 ALLOWED = {
     "asyncio": "import asyncio; asyncio.run(asyncio.sleep(0))",
     "loopback server": "s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); s.accept()[0].send(b'x'); c.recv(1)",
+    "stream pair": "a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'",
+    "stream pair with flags": "socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)",
+    "sequenced pair": "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET); a.send(b'x'); assert b.recv(1) == b'x'",
     "processes": "import subprocess; subprocess.run(['git', '--version'], check=True, stdout=-3)",
     "multiprocessing": "p = multiprocessing.get_context('fork').Pool(2); assert p.map(abs, [-1, 2]) == [1, 2]; p.terminate()",
     "threads": "t = threading.Thread(target=print); t.start(); t.join()",
@@ -144,6 +151,36 @@ def test_a_sealed_child_cannot(held, apart, name):
     )
     if name not in UNCONTROLLED:
         assert control.returncode == 0, control.stderr.decode()[-500:]
+
+
+FILTERED = """
+import socket, sys
+from include.worker import seccomp, syscalls
+if sys.argv[1] == "datagrams only":  # as it was
+    refuse = [(seccomp._LOAD, 0, 0, 24), (seccomp._AND, 0, 0, 15), (seccomp._EQUAL, 0, 1, socket.SOCK_DGRAM), seccomp._refuse(1), seccomp._answer(0x7FFF0000)]
+    seccomp.program = lambda column, architecture: [
+        (seccomp._LOAD, 0, 0, 0), *seccomp._rule(seccomp._SOCKETPAIR[column], refuse), seccomp._answer(0x7FFF0000)]
+syscalls.prctl(syscalls.SET_NO_NEW_PRIVS, 1)
+seccomp.restrict()
+for type_ in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
+    try:
+        socket.socketpair(socket.AF_UNIX, type_)
+        print(type_.name)
+    except PermissionError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("filter_", "pairs"),
+    [
+        ("as it is", ["SOCK_STREAM", "SOCK_SEQPACKET"]),
+        ("datagrams only", ["SOCK_STREAM", "SOCK_RAW", "SOCK_SEQPACKET"]),
+    ],
+)
+def test_control_a_filter_that_refuses_datagrams_only_lets_a_raw_pair_through(filter_: str, pairs: list[str]) -> None:
+    command = [sys.executable, "-c", FILTERED, filter_]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split() == pairs
 
 
 @pytest.mark.parametrize("name", ALLOWED)

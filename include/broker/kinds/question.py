@@ -10,6 +10,7 @@ from include.broker.effects import Effects, Heard
 from include.broker.models import Call, Pending, Reply
 from include.broker.process import Process
 from include.database.unit_of_work import AsyncConnection
+from include.errors import AirlockError
 from include.messages.models import Question
 
 
@@ -40,11 +41,15 @@ class _Asking(NamedTuple):
 async def answer(process: Process, pending: Pending) -> None:
     """Call the planner model for an answer."""
 
-    async def prepare(connection: AsyncConnection) -> Call:
-        return await questions.call(connection, await process.models(connection), pending)
+    async def prepare(connection: AsyncConnection) -> Call | None:
+        try:
+            return await questions.call(connection, await process.models(connection), pending)
+        except AirlockError as error:
+            await questions.keep_no_answer(connection, process.agent, pending, str(error))
+            return None
 
-    call = await process.transact(prepare)
-    await perform(process, call, _Asking(call, pending))
+    if call := await process.transact(prepare):
+        await perform(process, call, _Asking(call, pending))
 
 
 async def lose(connection: AsyncConnection, agent: str, pending: Pending, story: str) -> None:
