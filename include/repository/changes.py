@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from include.errors import BundleRefused
 from include.repository import letters
-from include.repository.objects import Entry, Folder, Reader
+from include.repository.objects import Folder, Reader, TreeEntry
 
 MAX_CHANGES = 10_000
 """Changes of all commits of a hand-in together, and new names; counted before any is looked at."""
@@ -17,8 +17,8 @@ class Change(NamedTuple):
     """A file (or link, or submodule) that differs; None: it is not there."""
 
     path: bytes
-    before: Entry | None
-    after: Entry | None
+    before: TreeEntry | None
+    after: TreeEntry | None
 
 
 class NewName(NamedTuple):
@@ -67,7 +67,7 @@ def compare(reader: Reader, before: str | None, after: str | None, at_most: int 
     return found
 
 
-def _is_file(entry: Entry | None) -> bool:
+def _is_file(entry: TreeEntry | None) -> bool:
     return entry is not None and not entry.is_folder
 
 

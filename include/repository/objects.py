@@ -22,7 +22,7 @@ A folder that is entered a million times by way of a few objects is refused here
 FOLDER, LINK, SUBMODULE = b"40000", b"120000", b"160000"
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """What a name stands for in a folder: its mode as it is written there, and an id."""
 
     mode: bytes
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
         return self.mode.lstrip(b"0") == FOLDER
 
 
-Folder = dict[bytes, Entry]
+Folder = dict[bytes, TreeEntry]
 
 
 class Reader:
@@ -88,9 +88,9 @@ class Reader:
             raise BundleRefused(f"to compare its folders means to look at more than {MAX_ENTRIES} names, which is the most that is done")
         return folder
 
-    def at(self, tree: str, path: bytes) -> Entry | None:
+    def at(self, tree: str, path: bytes) -> TreeEntry | None:
         """Find what a path stands for, or None."""
-        entry: Entry | None = Entry(FOLDER, tree)
+        entry: TreeEntry | None = TreeEntry(FOLDER, tree)
         for part in path.split(b"/"):
             entry = self.folder(entry.id).get(part) if entry and entry.is_folder else None
         return entry
@@ -122,6 +122,6 @@ def entries(raw: bytes) -> Folder:
     while at < len(raw):
         space = raw.index(b" ", at)
         end = raw.index(b"\0", space)
-        found[raw[space + 1 : end]] = Entry(raw[at:space], raw[end + 1 : end + 21].hex())
+        found[raw[space + 1 : end]] = TreeEntry(raw[at:space], raw[end + 1 : end + 21].hex())
         at = end + 21
     return found
