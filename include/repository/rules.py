@@ -145,4 +145,4 @@ def check_link(path: str, target: bytes) -> None:
         )
     for part in path_text(target).split("/"):
         if part not in ("", ".", "..") and _is_protected(part):
-            raise BundleRefused(f"the symbolic link {path!r} points to git's own files or to protected ones, to {target[:200]!r}")
+            raise BundleRefused(f"the symbolic link {path!r} points out of the tree or to git's own files, to {target[:200]!r}")
