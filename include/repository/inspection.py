@@ -122,6 +122,8 @@ def _check_change(reader: Reader, tree: str, change: Change) -> None:
             raise BundleRefused(f"the symbolic link {text!r} is longer than {_MAX_LINK_BYTES} bytes")
         target = reader.content("blob", after.id, _MAX_LINK_BYTES)
         rules.check_link(text, target)
+        if fault := letters.fault_of_text(rules.path_text(target)):
+            raise BundleRefused(f"the target of the symbolic link {text!r} {fault}")
         _check_way(reader, tree, change.path, target)
 
 

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from include.errors import BundleRefused
-from include.repository.letters import fault_of_text
 
 MAX_FILES = 2_000
 MAX_BLOB_BYTES = 5 * 1024 * 1024
@@ -145,5 +144,5 @@ def check_link(path: str, target: bytes) -> None:
             f"the symbolic link {path!r} points out of the tree, to {target[:200]!r}. Copy the file, or link inside the tree"
         )
     for part in path_text(target).split("/"):
-        if part not in ("", ".", "..") and (_is_protected(part) or (fault_of_text(part))):
+        if part not in ("", ".", "..") and _is_protected(part):
             raise BundleRefused(f"the symbolic link {path!r} points out of the tree or to git's own files, to {target[:200]!r}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from pydantic import ValidationError
 
 from include.agents.models import Agent
@@ -133,12 +134,11 @@ def test_a_command_gets_what_was_asked_for_and_its_own_options_apart() -> None:
 
 @pytest.mark.parametrize(("column", "value"), [("deadline_s", 2**31), ("budget_micro", 0), ("text", "a\x00b")])
 def test_control_the_table_refuses_what_the_model_lets_nobody_say(settings: Settings, column: str, value: Any) -> None:
-    row = {**intake.read_request(GOOD).columns(), "id": "0190a000-0000-7000-8000-000000000001", "dag_id": "goal_a", "created_by": "me"}
+    with transaction("owner") as connection:
+        build.ground(connection)
+        build.goal(connection)
     with pytest.raises((psycopg.DataError, psycopg.IntegrityError)), transaction("owner") as connection:
-        connection.execute("INSERT INTO agents VALUES ('jarvis', 'p', 'w', 'a', '{}', 1, 1)")
-        connection.execute("INSERT INTO repositories VALUES ('sample', '/nowhere', true)")
-        names, values = sql.SQL(", ").join(map(sql.Identifier, row)), sql.SQL(", ").join(map(sql.Placeholder, row))
-        connection.execute(sql.SQL("INSERT INTO goals ({}) VALUES ({})").format(names, values), row | {column: value})
+        connection.execute(sql.SQL("UPDATE goals SET {} = %s").format(sql.Identifier(column)), [value])
 
 
 @pytest.mark.parametrize("value", ["99999999999999999999", "-1", "1e308", "nan", "inf", "1.5", "9" * 5_000, "stored"])

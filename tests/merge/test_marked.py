@@ -16,12 +16,13 @@ from include.leases import service as leases
 from include.merge import candidates, service
 from include.merge.candidates import NotVerifiable, Opened, Wanted
 from include.plans.models import Plan, Task
+from include.repository import quarantine, trees
 from include.repository.models import Candidate
 from include.tasks import service as tasks
-from include.tasks.models import TaskRunState
+from include.tasks.models import Failure, TaskRunState
 from tests.kit import build
 from tests.merge.world import RUN, World
-from tests.repository.people import hand_in, make_worker
+from tests.repository.people import Repo, hand_in, make_worker
 
 PLAN = Plan(summary="One.", tasks=(Task(key="a", title="A", prompt="Do."),)).model_dump_json()
 Open = Callable[..., Opened | NotVerifiable]
@@ -100,3 +101,20 @@ def test_an_attempt_that_another_has_taken_over_from_is_left_alone(marked: World
         late = candidates.open_or_cancel(connection, marked.settings, run, Wanted(PLAN, "a", 7))
     assert isinstance(late, NotVerifiable) and late.fine
     assert marked.row("SELECT state FROM task_runs")["state"] == "EXECUTING"
+
+
+def test_a_twin_of_what_others_merged_meanwhile_is_a_conflict(marked: World) -> None:
+    with transaction("airflow") as connection:
+        opened = believe_airflow(connection, marked.settings, goals.lock(connection, "g", "r"), Wanted(PLAN, "a"))
+    assert isinstance(candidates.candidate(marked.settings, opened), Candidate)  # control: without the other one it merges
+    other = make_worker(marked.settings, marked.mirror, marked.base, marked.folder / "other")
+    tip = quarantine.accept(marked.mirror, hand_in(_with(other, "Half.py"), marked.folder / "handin-b"), marked.base, f"{RUN}-b", 1)
+    trees.set_ref(marked.mirror, f"refs/heads/airlock/{RUN}", tip)
+    made = candidates.candidate(marked.settings, opened)
+    assert isinstance(made, candidates.Failed) and made.failure is Failure.CONFLICT
+    assert "'half.py' differs from 'Half.py' only in case" in made.feedback
+
+
+def _with(worker: Repo, name: str) -> Repo:
+    worker.commit({name: "H = 2\n"}, "the other")
+    return worker

@@ -203,8 +203,10 @@ def _mutated(chance: random.Random, raw: bytes) -> bytes:
     return bytes(out)
 
 
-_NAMES = (b"b.py", b"a.py", b"A.py", b"docs", b".git", b"..", b"e\xcc\x81", b"\xc3\xa9", b"aux", b"x\xe2\x80\xaey", b"\xff", b"b", b"c")
-_MODES = (b"100644", b"100644", b"100644", b"100755", b"120000", b"40000", b"160000", b"100600", b"0")
+_NAMES = (b"b.py", b"a.py", b"b", b"c", b"\xc3\xa9")
+_ODD_NAMES = (b"A.py", b".git", b"..", b"e\xcc\x81", b"aux", b"x\xe2\x80\xaey", b"\xff", b"B")
+_MODES = (b"100644", b"100755", b"40000", b"40000")
+_ODD_MODES = (b"120000", b"160000", b"100600", b"0")
 
 
 def _made(chance: random.Random, world: World) -> Path:
@@ -212,8 +214,9 @@ def _made(chance: random.Random, world: World) -> Path:
     pack: list[tuple[int, bytes]] = [(BLOB, chance.choice([b"x", b"/etc/passwd", b"../a.py", b"a.py"])), (TREE, b"")]
     for _ in range(chance.randint(1, 3)):
         found = {}
-        for name in chance.sample(_NAMES, chance.randint(1, 3)):
-            mode = chance.choice(_MODES)
+        for plain in chance.sample(_NAMES, chance.randint(1, 3)):
+            name = chance.choice(_ODD_NAMES) if chance.random() < 0.1 else plain
+            mode = chance.choice(_ODD_MODES if chance.random() < 0.1 else _MODES)
             inner = next(content for kind, content in reversed(pack) if kind == (TREE if mode == b"40000" else BLOB))
             found[name] = (mode, name, oid(TREE if mode == b"40000" else BLOB, inner))
         rows = tree(*found.values())

@@ -116,7 +116,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "gitlink": (lambda world: world.evil(("160000", b"sub", world.base)), "is a submodule"),
     "link to git's own": (_named("b", b"120000", b"docs/.GIT/config"), "git's own files"),
     "link to git's own for Windows": (_named("b", b"120000", b"GIT~1/config"), "git's own files"),
-    "link with an unseen letter": (_named("b", b"120000", b"docs/\xe2\x80\x8bx"), "git's own files"),
+    "link with an unseen letter": (_named("b", b"120000", b"docs/\xe2\x80\x8bx"), "holds U+200B"),
     "unrelated root as second parent": (_parents(_unrelated_root), "has 2 parents"),
     "merge": (_parents(_merge_of_own), "has 2 parents"),
     "the same parent twice": (_parents(lambda world: ([], [world.base, world.base])), "has 2 parents"),
