@@ -93,8 +93,7 @@ def attempt(node: Node) -> tuple[str, str]:
     """A worker at work: its task run and lease."""
     lease, name = node.lease("work", 600)
     task_run = name.removeprefix("airlock-").removesuffix("-1")
-    for state in ("POLICY_CHECK", "LEASED", "EXECUTING"):
-        node.do("UPDATE task_runs SET state = %s WHERE id = %s", state, task_run)
+    node.do("UPDATE task_runs SET state = 'EXECUTING' WHERE id = %s", task_run)
     node.do("UPDATE attempts SET state = 'WORKING' WHERE task_run = %s", task_run)
     node.do("UPDATE leases SET max_tokens = 10 WHERE id = %s", lease)
     node.run(name)
