@@ -140,5 +140,5 @@ def request_verdict(connection: Connection, settings: Settings, opened: Opened, 
 
 def red(given: Verdict) -> Failed:
     """Tell a red verdict as a failure: every finding, in words."""
-    findings = [finding.message for finding in given.findings if finding.severity == "critical"] or ["the gate gave no reason"]
+    findings = [finding.message for finding in given.findings if finding.severity != "warning"] or ["the gate gave no reason"]
     return Failed(Failure.RED, "The gate is red: " + " ".join(findings), "The gate refused your work:\n- " + "\n- ".join(findings))

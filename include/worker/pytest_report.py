@@ -24,13 +24,23 @@ _MISSING = re.compile(r"ModuleNotFoundError: (No module named '[^']*')")
 
 
 class RunReport(NamedTuple):
-    """What a test run says. ``tests`` is the outcome per node id; ``exit_code`` is None if the run did not end in time."""
+    """What a test run says. ``exit_code`` is None if the run did not end in time.
+
+    Attributes:
+        tests: the outcome per node id, as on the tree itself.
+        replaced: the outcome of the base's own version of what the change rewrote or removed, run on the new code.
+        harness: conftests, settings and helpers of tests that the change brings, changed or removed.
+        tampered: why the run cannot be believed.
+    """
 
     tests: dict[str, str]
     exit_code: int | None
     duration_ms: int
     problem: str | None
     output: str
+    replaced: dict[str, str] = {}  # noqa: RUF012 (never changed)
+    harness: tuple[str, ...] = ()
+    tampered: tuple[str, ...] = ()
 
     def count(self, outcome: str) -> int:
         """Count the tests with this outcome."""

@@ -79,7 +79,7 @@ class VerifyStep(Step):
         with transaction("airflow") as connection:
             verdict = verifier.verdict(connection, candidates.case_of(opened, found))
         if verdict is None:
-            asked = Asked(Subject(opened.run.id, found.commit, *opened.attempt), opened.run.repository, ti_id)
+            asked = Asked(Subject(opened.run.id, found.commit, *opened.attempt, found.parents[0]), opened.run.repository, ti_id)
             try:
                 report = tested(settings(), asked)
             except SandboxFailed as error:
