@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from include.gate.models import Allowed, Facts, TestReport
 from include.repository.models import FileChange
@@ -26,9 +27,6 @@ def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequen
     failures = [name for name, outcome in report.tests.items() if outcome in _BAD and base_tests.get(name) not in _BAD]
     gone = gone_tests(base_tests, report.tests)
     outside = [change.path for change in changes if not is_inside(change.path, bounds.touches)]
-    rewritten = [name for name, outcome in report.replaced.items() if outcome in _BAD and base_tests.get(name) not in _BAD]
-    asked, told = ([_side_by_side(report, name) for name in part] for part in _parted(rewritten, bounds.touches))
-    asked_harness, told_harness = _parted(report.harness, bounds.touches)
     return Facts(
         kind=bounds.suite,
         ran=int(report.exit_code is not None and not report.problem),
@@ -37,11 +35,6 @@ def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequen
         passed=sum(outcome == "passed" for outcome in report.tests.values()),
         new_failures=len(failures),
         gone_tests=len(gone),
-        tampered=len(report.tampered),
-        rewritten=len(asked),
-        rewritten_named=len(told),
-        harness=len(asked_harness),
-        harness_named=len(told_harness),
         files_changed=len(changes),
         outside_touches=len(outside),
         cost_micro=bounds.cost_micro,
@@ -49,13 +42,28 @@ def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequen
         new_failure_names=_names(failures),
         gone_test_names=_names(gone),
         outside_paths=_names(outside),
-        rewritten_names=_names(asked),
-        rewritten_named_names=_names(told),
-        harness_paths=_names(asked_harness),
-        harness_named_paths=_names(told_harness),
-        tampered_words=_names(report.tampered),
         problem=(report.problem or "")[:2000],
+        **_harness_facts(report, base_tests, bounds.touches),
     )
+
+
+def _harness_facts(report: TestReport, base_tests: Mapping[str, str], touches: Sequence[str]) -> dict[str, Any]:
+    """What the change did to the tests that judge it, and to their surroundings."""
+    rewritten = [name for name, outcome in report.replaced.items() if outcome in _BAD and base_tests.get(name) not in _BAD]
+    asked, told = ([_side_by_side(report, name) for name in part] for part in _parted(rewritten, touches))
+    asked_harness, told_harness = _parted(report.harness, touches)
+    return {
+        "tampered": len(report.tampered),
+        "rewritten": len(asked),
+        "rewritten_named": len(told),
+        "harness": len(asked_harness),
+        "harness_named": len(told_harness),
+        "rewritten_names": _names(asked),
+        "rewritten_named_names": _names(told),
+        "harness_paths": _names(asked_harness),
+        "harness_named_paths": _names(told_harness),
+        "tampered_words": _names(report.tampered),
+    }
 
 
 def _parted(names: Iterable[str], touches: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -21,7 +21,7 @@ _OWN = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")
 _SHARED = ("pyproject.toml", "tox.ini", "setup.cfg")
 
 
-class Settings(NamedTuple):
+class PytestSettings(NamedTuple):
     """What a tree's root says to pytest: in which file (None: in none), and the table itself."""
 
     file: str | None = None
@@ -68,15 +68,15 @@ class Difference(NamedTuple):
     harness: tuple[str, ...]
 
 
-def settings_of(root: Path) -> Settings:
+def settings_of(root: Path) -> PytestSettings:
     """Find pytest's settings of a tree as pytest does: the first file of its list that holds some."""
     for name in (*_OWN, *_SHARED):
         path = root / name
         if not path.is_symlink() and path.is_file():
             table = _table(path)
             if name in _OWN or table is not None:
-                return Settings(name, table)
-    return Settings()
+                return PytestSettings(name, table)
+    return PytestSettings()
 
 
 def _table(path: Path) -> Any:
@@ -104,13 +104,13 @@ def files(root: Path) -> list[str]:
     return sorted(path for path in found if path != ".git")
 
 
-def is_test(path: str, settings: Settings) -> bool:
+def is_test(path: str, settings: PytestSettings) -> bool:
     """Say whether pytest would look for tests in a file."""
     name = path.rpartition("/")[2]
     return any(fnmatch(name, pattern) or fnmatch(path, pattern) for pattern in settings.patterns)
 
 
-def is_support(path: str, settings: Settings) -> bool:
+def is_support(path: str, settings: PytestSettings) -> bool:
     """Say whether a file belongs to the tests, not to what is tested."""
     *folders, name = path.split("/")
     return name == "conftest.py" or is_test(path, settings) or path in _OWN or any(folder in FOLDERS for folder in folders)

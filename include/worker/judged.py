@@ -11,10 +11,10 @@ from pathlib import Path
 
 from include.worker import harness, pytest_report, sentinels
 from include.worker.git import Repository
-from include.worker.harness import Difference, Settings
+from include.worker.harness import Difference, PytestSettings
 from include.worker.judge import SEVERITY
 from include.worker.paths import Paths
-from include.worker.pytest_report import RunReport, Tree
+from include.worker.pytest_report import RunReport, TestedTree
 from include.worker.sentinels import Sentinels
 
 _NO_TEST = "no test was collected; tests are functions test_* in files test_*.py"
@@ -52,7 +52,7 @@ def _old(paths: Paths, before: Path, until: float) -> RunReport:
     settings = harness.settings_of(before)
     placed = sentinels.place(target, _tests_of(before, settings), settings)
     kept = _try(paths, before, placed, until)
-    report = _run(paths, Tree(target, until - time.monotonic(), arguments), placed, kept)
+    report = _run(paths, TestedTree(target, until - time.monotonic(), arguments), placed, kept)
     changed = harness.changed_since(before, target, placed.files)
     words = ("the base's tests were rewritten while they ran: " + ", ".join(changed[:5]),) if changed else ()
     return report._replace(tampered=report.tampered + words)
@@ -64,7 +64,7 @@ def _try(paths: Paths, before: Path, placed: Sentinels, until: float) -> Sentine
     arguments = harness.lay_base(before, before, target)
     harness.copy(paths.workspace / "judged", target, placed.files)
     chosen = ("-k", " or ".join(placed.names), "--tb=no")
-    report, _ = pytest_report.run_tree(paths, Tree(target, until - time.monotonic(), (*arguments, *chosen)))
+    report, _ = pytest_report.run_tree(paths, TestedTree(target, until - time.monotonic(), (*arguments, *chosen)))
     return sentinels.tried(report.tests, placed)
 
 
@@ -73,17 +73,17 @@ def _new(paths: Paths, difference: Difference, until: float) -> RunReport:
     harness.copy(paths.repo, target, harness.files(paths.repo))
     placed = sentinels.place(target, difference.new, harness.settings_of(paths.repo))
     kept = placed._replace(passes={name: like for name, like in placed.passes.items() if like is None})  # they were not tried anywhere
-    return _run(paths, Tree(target, until - time.monotonic(), (*difference.new, *placed.brought)), placed, kept)
+    return _run(paths, TestedTree(target, until - time.monotonic(), (*difference.new, *placed.brought)), placed, kept)
 
 
-def _tests_of(root: Path, settings: Settings) -> tuple[str, ...]:
+def _tests_of(root: Path, settings: PytestSettings) -> tuple[str, ...]:
     """The test files of a tree, those first where pytest surely looks."""
     found = [path for path in harness.files(root) if harness.is_test(path, settings)]
     looked = tuple(f"{folder.strip('/')}/" for folder in settings.folders)
     return tuple(sorted(found, key=lambda path: not path.startswith(looked)))
 
 
-def _run(paths: Paths, tree: Tree, placed: Sentinels, kept: Sentinels) -> RunReport:
+def _run(paths: Paths, tree: TestedTree, placed: Sentinels, kept: Sentinels) -> RunReport:
     """Run a tree; the exit code becomes that of the outcomes without our sentinels, after it was compared with all of them."""
     report, _ = pytest_report.run_tree(paths, tree)
     if report.problem or report.exit_code is None:

@@ -58,10 +58,10 @@ def run(paths: Paths, timeout_s: int, stop: threading.Event | None = None) -> Ru
         timeout_s: seconds after which the whole run is killed.
         stop: when set, the run is killed as if its time were over.
     """
-    return run_tree(paths, Tree(paths.repo, timeout_s, read=(str(paths.git),)), stop)[0]
+    return run_tree(paths, TestedTree(paths.repo, timeout_s, read=(str(paths.git),)), stop)[0]
 
 
-class Tree(NamedTuple):
+class TestedTree(NamedTuple):
     """A tree whose tests are to be run, for how many seconds, with which arguments of pytest, and what it may read beside itself."""
 
     folder: Path
@@ -70,7 +70,7 @@ class Tree(NamedTuple):
     read: tuple[str, ...] = ()
 
 
-def run_tree(paths: Paths, tree: Tree, stop: threading.Event | None = None) -> tuple[RunReport, Lines]:
+def run_tree(paths: Paths, tree: TestedTree, stop: threading.Event | None = None) -> tuple[RunReport, Lines]:
     """Run the tests of a tree in a process of its own, which tells its outcomes by one pipe; returns the report and what was told."""
     write = (str(tree.folder), str(paths.scratch), "/dev/shm", *DEVICES)
     policy = Policy(read=(str(paths.toolbox), *tree.read), write=write, cpu_s=math.ceil(tree.timeout_s) * 4)

@@ -80,10 +80,9 @@ class Recorder:
 
 def _load() -> Any:
     """Import pytest and whatever it imports later, while the repository cannot be reached."""
-    import _pytest
     import pytest
 
-    for module in pkgutil.iter_modules(_pytest.__path__, "_pytest."):
+    for module in pkgutil.iter_modules(sys.modules["_pytest"].__path__, "_pytest."):
         if module.name.rpartition(".")[2] not in _AS_PLUGINS:
             importlib.import_module(module.name)
     for name in (*_BORROWED, "iniconfig", "packaging.version", "pluggy", "pygments.lexers", "pygments.formatters"):

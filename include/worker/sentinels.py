@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from include.worker.harness import Settings
+from include.worker.harness import PytestSettings
 
 MAX_MODULES = 24
 """Test modules of a run that get copies; a run always has the pair of its own."""
@@ -44,7 +44,7 @@ class Sentinels(NamedTuple):
         return sorted({str(each).rpartition("::")[2] for each in ids})
 
 
-def place(root: Path, modules: Sequence[str], settings: Settings) -> Sentinels:
+def place(root: Path, modules: Sequence[str], settings: PytestSettings) -> Sentinels:
     """Lay sentinels into test modules of a tree, and a pair that needs none of them beside the first.
 
     Args:
