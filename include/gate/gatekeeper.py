@@ -65,12 +65,13 @@ class _Expectation(BaseModel):
 
     id: str
     meta: _Meta
-    severity: Literal["critical", "warning"] = "critical"
+    severity: Literal["critical", "ask", "warning"] = "critical"
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The expectation as Great Expectations takes it."""
-        return self.model_dump(exclude={"id"}, exclude_unset=True) | {"meta": {"message": self.meta.message, "id": self.id}}
+        """The expectation as Great Expectations takes it, which knows no ``ask``."""
+        known = {"severity": "critical" if self.severity == "ask" else self.severity}
+        return self.model_dump(exclude={"id"}, exclude_unset=True) | {"meta": {"message": self.meta.message, "id": self.id}} | known
 
 
 class _Document(BaseModel):
@@ -235,7 +236,7 @@ def _raised(info: Any) -> bool:
 
 def _answer(suite: _Suite, key: str, facts: Facts, broken: list[str]) -> Judged:
     findings = tuple(_finding(expectation, facts) for expectation in suite.expectations if expectation.id in broken)
-    return Judged(key, not any(finding.severity == "critical" for finding in findings), findings, suite.sha256)
+    return Judged(key, all(finding.severity == "warning" for finding in findings), findings, suite.sha256)
 
 
 def _finding(expectation: _Expectation, facts: Facts) -> Finding:

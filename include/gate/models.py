@@ -47,6 +47,11 @@ class TestReport(Frozen):
     duration_ms: int = Field(ge=0)
     problem: str | None = Field(description="Why nothing can be said (no test collected, a missing module), else null.")
     output: str = Field(max_length=70_000, description="The end of pytest's output.")
+    replaced: dict[str, Outcome] = Field(
+        default_factory=dict, description="Outcome of the base's own version of what the change rewrote or removed, on the new code."
+    )
+    harness: tuple[str, ...] = Field(default=(), description="Conftests, settings and helpers of tests that the change brings or changes.")
+    tampered: tuple[str, ...] = Field(default=(), description="Why the run cannot be believed.")
 
 
 class Facts(Frozen):
@@ -59,6 +64,13 @@ class Facts(Frozen):
     passed: int
     new_failures: int = Field(description="Failed or error now, and not so in the base's own run.")
     gone_tests: int = Field(description="Ids of the base's run that are absent now, or that ran then and are skipped now.")
+    tampered: int = Field(description="Signs that the test run was tampered with.")
+    rewritten: int = Field(
+        description="Base tests that fail on the new code in files that the change rewrote; the task names no such file."
+    )
+    rewritten_named: int = Field(description="The same, in files that the task names.")
+    harness: int = Field(description="Conftests, settings and helpers of tests that changed and that the task does not name.")
+    harness_named: int = Field(description="The same, named by the task.")
     files_changed: int
     outside_touches: int = Field(description="Changed paths that no glob of the task allows.")
     cost_micro: int = Field(description="Settled cost of the attempt, micro-USD.")
@@ -66,6 +78,11 @@ class Facts(Frozen):
     new_failure_names: tuple[str, ...] = ()
     gone_test_names: tuple[str, ...] = ()
     outside_paths: tuple[str, ...] = ()
+    rewritten_names: tuple[str, ...] = ()
+    rewritten_named_names: tuple[str, ...] = ()
+    harness_paths: tuple[str, ...] = ()
+    harness_named_paths: tuple[str, ...] = ()
+    tampered_words: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -74,7 +91,9 @@ class Finding(Frozen):
 
     expectation: str = Field(description="Its id in the suite.")
     message: str = Field(description="What to do, in words.")
-    severity: Literal["critical", "warning"] = "critical"
+    severity: Literal["critical", "ask", "warning"] = Field(
+        default="critical", description="ask: a person has to decide; as long as nobody can be asked, it counts as critical."
+    )
 
 
 class Verdict(Frozen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from include.gate.models import Allowed, Facts, TestReport
 from include.repository.models import FileChange
@@ -42,7 +43,39 @@ def facts_for(report: TestReport, base_tests: Mapping[str, str], changes: Sequen
         gone_test_names=_names(gone),
         outside_paths=_names(outside),
         problem=(report.problem or "")[:2000],
+        **_harness_facts(report, base_tests, bounds.touches),
     )
+
+
+def _harness_facts(report: TestReport, base_tests: Mapping[str, str], touches: Sequence[str]) -> dict[str, Any]:
+    """What the change did to the tests that judge it, and to their surroundings."""
+    rewritten = [name for name, outcome in report.replaced.items() if outcome in _BAD and base_tests.get(name) not in _BAD]
+    asked, told = ([_side_by_side(report, name) for name in part] for part in _parted(rewritten, touches))
+    asked_harness, told_harness = _parted(report.harness, touches)
+    return {
+        "tampered": len(report.tampered),
+        "rewritten": len(asked),
+        "rewritten_named": len(told),
+        "harness": len(asked_harness),
+        "harness_named": len(told_harness),
+        "rewritten_names": _names(asked),
+        "rewritten_named_names": _names(told),
+        "harness_paths": _names(asked_harness),
+        "harness_named_paths": _names(told_harness),
+        "tampered_words": _names(report.tampered),
+    }
+
+
+def _parted(names: Iterable[str], touches: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part what lies in files that the task does not name from what lies in files that it does; a glob names nothing."""
+    parts: tuple[list[str], list[str]] = ([], [])
+    for name in names:
+        parts[name.split("::", 1)[0] in touches].append(name)
+    return parts
+
+
+def _side_by_side(report: TestReport, name: str) -> str:
+    return f"{name[:200]} (as it was: {report.replaced[name]}; as it is now: {report.tests.get(name, 'gone')})"
 
 
 def exit_agrees(report: TestReport) -> bool:

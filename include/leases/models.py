@@ -39,12 +39,16 @@ class Work(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is verified and for whom: a commit of a goal run; of an attempt, or (both None) of the base or a landing."""
+    """What is verified and for whom: a commit of a goal run; of an attempt, or (both None) of the base or a landing.
+
+    ``base`` is the commit whose tests and settings judge it (None: its own).
+    """
 
     goal_run: str
     commit: str
     task_run: str | None = None
     epoch: int | None = None
+    base: str | None = None
 
 
 Standing = Literal["ended", "revoked", "tokens", "usd", "unwatched", "expired", "silent"]

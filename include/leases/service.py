@@ -63,10 +63,11 @@ def grant_verify(connection: Connection, subject: Subject, seconds: int, ti_id: 
         silent = f"no warden has given a heartbeat for {ALIVE_S:g} s"
         raise Unavailable(f"No node is alive: {silent}. Look at `./airlock status` and `./airlock logs warden`.")
     lease = new_id()
+    spec = {"test_timeout_s": seconds} | ({"base": subject.base} if subject.base else {})
     return _grant(
         connection, node, id=lease, kind="verify", sandbox=f"airlock-v-{lease.hex[-12:]}", goal_run=subject.goal_run,
         task_run=subject.task_run, epoch=subject.epoch, capabilities=[], input_commit=subject.commit,
-        spec=Jsonb({"test_timeout_s": seconds}), max_tokens=0, max_micro=0, ti_id=ti_id, seconds=seconds + 60,
+        spec=Jsonb(spec), max_tokens=0, max_micro=0, ti_id=ti_id, seconds=seconds + 60,
     )  # fmt: skip
 
 

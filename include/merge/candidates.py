@@ -146,7 +146,7 @@ def request_verdict(connection: Connection, settings: Settings, opened: Opened, 
 
 def red(given: Verdict) -> Failed:
     """Tell a red verdict as a failure: the reason is one line that a page holds, the feedback every finding whole, a line each."""
-    findings = [inert.words(finding.message) for finding in given.findings if finding.severity == "critical"]
+    findings = [inert.words(finding.message) for finding in given.findings if finding.severity != "warning"]
     first, *others = findings or ["the gate gave no reason"]
     more = f" And {len(others)} more." if others else ""
     told = "\n- ".join([first, *others])

@@ -26,6 +26,7 @@ class Finished(NamedTuple):
     out: bytes
     err: bytes
     duration_ms: int
+    told: bytes = b""  # by the pipe, if it had one
 
 
 class Bounds(NamedTuple):
@@ -38,6 +39,7 @@ class Bounds(NamedTuple):
         environment: all that it gets, beside PATH, HOME and the locale; None: nothing else.
         keep: bytes kept of each of its outputs: the last ones.
         stop: when set, it is ended as if its time were over.
+        tells: it gets a pipe to this process as descriptor ``seal.PIPE``: so many bytes of what it tells are kept, the first ones.
     """
 
     policy: Policy
@@ -46,6 +48,7 @@ class Bounds(NamedTuple):
     environment: Mapping[str, str] | None = None
     keep: int = 64 * 1024
     stop: threading.Event | None = None
+    tells: int = 0
 
 
 def protect() -> None:
@@ -67,7 +70,15 @@ def run(paths: Paths, bounds: Bounds, command: list[str], stdin: bytes = b"") ->
     Raises:
         NotSealed: it could not be sealed and was not run.
     """
-    return _run(paths, bounds, ["seal", _words(bounds.policy), *command], stdin)
+    if not bounds.tells:
+        return _run(paths, bounds, ["seal", _words(bounds.policy), *command], stdin)
+    reading, writing = os.pipe()
+    listener = _Head(reading, bounds.tells)
+    try:
+        finished = _run(paths, bounds, ["seal", _words(bounds.policy._replace(pipe=writing)), *command], stdin, writing)
+    finally:
+        told = listener.content()
+    return finished._replace(told=told)
 
 
 def run_all(paths: Paths, bounds: Bounds, commands: list[Command]) -> tuple[Finished, list[Ran]]:
@@ -90,7 +101,7 @@ def _words(policy: Policy) -> str:
     return strict_json.dumps(policy._asdict()).decode()
 
 
-def _run(paths: Paths, bounds: Bounds, program: list[str], stdin: bytes) -> Finished:
+def _run(paths: Paths, bounds: Bounds, program: list[str], stdin: bytes, pipe: int | None = None) -> Finished:
     others = descendants()
     started = time.monotonic()
     process = subprocess.Popen(
@@ -101,7 +112,10 @@ def _run(paths: Paths, bounds: Bounds, program: list[str], stdin: bytes) -> Fini
         cwd=bounds.cwd,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(paths.scratch), "LC_ALL": "C.UTF-8", **(bounds.environment or {})},
         start_new_session=True,
+        pass_fds=() if pipe is None else (pipe,),
     )
+    if pipe is not None:
+        os.close(pipe)  # the only one left is the child's
     tails = [_Tail(process.stdout, bounds.keep), _Tail(process.stderr, bounds.keep)]
     feeder = threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)
     feeder.start()
@@ -198,3 +212,22 @@ class _Tail:
         self._thread.join(10)
         self._pipe.close()
         return self._kept
+
+
+class _Head:
+    """Reads a pipe to its end in a thread, and keeps the first bytes."""
+
+    def __init__(self, pipe: int, keep: int) -> None:
+        self._pipe, self._keep, self._kept = pipe, keep, bytearray()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while part := os.read(self._pipe, 65536):
+            self._kept += part[: max(0, self._keep - len(self._kept))]
+
+    def content(self) -> bytes:
+        self._thread.join(10)
+        if not self._thread.is_alive():
+            os.close(self._pipe)
+        return bytes(self._kept)

@@ -67,6 +67,17 @@ class Repository:
         clone = self._git("clone", "--quiet", "--no-tags", "--template=", f"--branch={BASE}", *where, cloned=False)
         self._all(clone, *([self._git("checkout", "--quiet", "-b", branch)] if branch != BASE else []))
 
+    def lay_out(self, commit: str, folder: Path) -> None:
+        """Write the files of an earlier commit into a folder of their own.
+
+        Raises:
+            GitRefused: the bundle does not hold that commit.
+        """
+        folder.mkdir()
+        index = [self._git("read-tree", commit), self._git("checkout-index", "--all", "--force")]
+        here = [each._replace(words=[*each.words[:2], f"--work-tree={folder}", *each.words[3:]], cwd=str(folder)) for each in index]
+        self._all(*here)
+
     def commit(self, paths: list[str], message: str) -> str | None:
         """Commit exactly these paths as they are now (one that is gone is a deletion); the commit's id, or None if nothing differs.
 

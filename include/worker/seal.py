@@ -19,18 +19,21 @@ from include.worker.errors import NotSealed
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 REFUSED_EXIT = 125
+PIPE = 3
+"""The descriptor of the one pipe that a sealed command may have beside its standard streams."""
 GIB = 1024**3
 
 
 class Policy(NamedTuple):
     """What a sealed command may reach, beside the system's own programs and libraries.
 
-    ``cpu_s`` is the most processor time of one process in seconds.
+    ``cpu_s`` is the most processor time of one process in seconds; ``pipe`` a descriptor that it gets as ``PIPE`` (-1: none).
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     cpu_s: int = 3600
+    pipe: int = -1
 
 
 def strength() -> str:
@@ -61,13 +64,15 @@ def apply(policy: Policy) -> None:
 
 
 def become(policy: str) -> None:
-    """Seal this process as told by the JSON of a policy, with nothing open but its standard streams.
+    """Seal this process as told by the JSON of a policy, with nothing open but its standard streams and the pipe that it may have.
 
     Raises:
         NotSealed: a part that must hold does not; nothing may be run.
     """
     given = Policy(**strict_json.loads(policy.encode()))
-    os.closerange(3, 4096)
+    if given.pipe >= 0:
+        os.set_inheritable(os.dup2(given.pipe, PIPE), True)
+    os.closerange(PIPE if given.pipe < 0 else PIPE + 1, 4096)
     apply(given)
 
 

@@ -74,6 +74,10 @@ FAKES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "outside of its paths": (facts(ran({}), touches=["docs/**"]), {"outside_touches"}),
     "no path allowed": (facts(ran({}), touches=[]), {"outside_touches"}),
     "cost beyond the lease": (facts(ran({}), cost_micro=11), {"cost"}),
+    "tampered with": (facts(ran({}, tampered=["a test that must fail did not fail"])), {"tampered"}),
+    "base test rewritten": (facts(ran({}, replaced={"t.py::one": "failed"})), {"rewritten"}),
+    "conftest changed": (facts(ran({}, harness=["conftest.py"])), {"harness"}),
+    "conftest changed, named by a glob": (facts(ran({}, harness=["src/conftest.py"])), {"harness"}),
     "count is null": (facts(ran({})) | {"gone_tests": None}, {"facts"}),
     "count is a string": (facts(ran({})) | {"gone_tests": "0"}, {"facts"}),
     "count is true": (facts(ran({})) | {"ran": True}, {"facts"}),
@@ -104,7 +108,22 @@ def test_every_fake_is_red_alone_and_in_one_batch(gatekeeper: Gatekeeper) -> Non
     print(f"fakes: {len(FAKES)}, false accepts: 0, batch of {len(batch)}")
 
 
-@pytest.mark.parametrize("guard", ["ran", "exit_agrees", "new_failures", "gone_tests", "files_changed", "outside_touches", "cost"])
+def test_what_the_task_names_is_told_and_is_green(gatekeeper: Gatekeeper) -> None:
+    report = ran({}, replaced={"t.py::one": "failed", "t.py::known": "failed"}, harness=["conftest.py"])
+    answer = judge(gatekeeper, facts(report, touches=["src/**", "t.py", "conftest.py"]))
+    assert answer.green and {(each.expectation, each.severity) for each in answer.findings} == {
+        ("rewritten_named", "warning"),
+        ("harness_named", "warning"),
+    }
+    assert "t.py::one (as it was: failed; as it is now: passed)" in " ".join(each.message for each in answer.findings)
+    asked = judge(gatekeeper, facts(report))
+    assert not asked.green and {each.severity for each in asked.findings} == {"ask"}
+
+
+@pytest.mark.parametrize(
+    "guard",
+    ["ran", "exit_agrees", "new_failures", "gone_tests", "tampered", "rewritten", "harness", "files_changed", "outside_touches", "cost"],
+)
 def test_control_without_its_guard_the_fake_is_green(
     great_expectations: ModuleType, gatekeeper: Gatekeeper, tmp_path: Path, guard: str
 ) -> None:

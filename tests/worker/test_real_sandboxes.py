@@ -53,8 +53,8 @@ def folders(place: Path) -> Iterator[tuple[Path, Path, Path]]:
     made = [place / name for name in ("task", "secret", "workspace")]
     for folder in made:
         folder.mkdir()
-    make_bundle(SAMPLE | {"tests/test_spy.py": SPY}, made[0] / "base.bundle")
-    (made[0] / "spec.json").write_text('{"test_timeout_s": 60}')
+    base = make_bundle(SAMPLE | {"tests/test_spy.py": SPY}, made[0] / "base.bundle")
+    (made[0] / "spec.json").write_text(json.dumps({"test_timeout_s": 60, "base": base}))
     yield made[0], made[1], made[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from include.gate.models import TestReport
-from include.worker import pytest_report
+from include.worker import judge, pytest_report
 from include.worker.git import Repository
 from include.worker.paths import Paths
 from include.worker.pytest_report import RunReport
@@ -162,11 +163,80 @@ def test_a_test_left_thread_does_not_hold_the_end(run):
     assert report.problem is None and report.duration_ms < limit(15_000)
 
 
-def test_garbage_among_the_lines_is_passed_over():
-    lines = [b"[" * 100_000, b"\xff", b"{}", b'["outcome", 1, "passed"]', b'["outcome", "a", "green"]', b'["outcome", "a", "failed"]',
-             b'["outcome", "a", "passed"]', b'["outcome", "\\ud800", "passed"]', b'["collected", 2]', b'["ended", 0]']  # fmt: skip
-    read = pytest_report._read(b"\n".join(lines))
-    assert read.tests == {"a": "failed", "?": "passed"} and (read.collected, read.ended) == (2, 0)
+COLLECTED = b'["collected", ["a", "b"]]'
+A, B = ([b'["start", "%s"]' % name, b'["outcome", "%s", "passed"]' % name, b'["finish", "%s"]' % name] for name in (b"a", b"b"))
+ENDED = b'["ended", 0]'
+TOLD: dict[str, list[bytes]] = {
+    "deep": [COLLECTED, b"[" * 100_000], "no text": [COLLECTED, b"\xff"], "no list": [COLLECTED, b"{}"],
+    "no name": [COLLECTED, b'["start", 1]'], "no outcome": [COLLECTED, A[0], b'["outcome", "a", "green"]'],
+    "before the collection": [*A], "unknown": [COLLECTED, b'["start", "c"]'], "doubled": [COLLECTED, *A, *A], "missing": [COLLECTED, *A, ENDED],
+    "not started": [COLLECTED, A[1]], "of another": [COLLECTED, A[0], B[1]], "no outcome at its end": [COLLECTED, A[0], A[2]],
+    "collected twice": [COLLECTED, COLLECTED], "two of a name": [b'["collected", ["a", "a"]]'],
+    "after the end": [COLLECTED, *A, *B, ENDED, A[0]], "ended twice": [COLLECTED, *A, *B, ENDED, ENDED], "true": [COLLECTED, b'["ended", true]'],
+}  # fmt: skip
+
+
+def test_lines_that_fit():
+    read = judge.read(b"".join(line + b"\n" for line in [COLLECTED, *A, *B, ENDED]))
+    assert read == judge.Lines({"a": "passed", "b": "passed"}, 2, 0, None)
+    worst = [COLLECTED, A[0], b'["outcome", "a", "passed"]', b'["outcome", "a", "error"]', A[2]]
+    assert judge.read(b"".join(line + b"\n" for line in worst)).tests == {"a": "error"}
+    odd = [b'["collected", ["\\ud800"]]', *(line.replace(b'a"', b'\\ud800"', 1) for line in A), ENDED]
+    assert judge.read(b"".join(line + b"\n" for line in odd)).tests == {"?": "passed"}
+    assert judge.read(COLLECTED + b"\n" + A[0][:5], whole=False).wrong is None
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_line_that_does_not_fit_is_told(name):
+    assert judge.read(b"".join(line + b"\n" for line in TOLD[name])).wrong is not None
+    assert judge.read(COLLECTED + b"\n" + A[0]).wrong is not None, "a cut line of a whole run"
+
+
+NOT_THE_RUNNER = "import os\nos._exit(0)\n"
+IN_ITS_PLACE = [
+    "pytest.py", "_pytest/__init__.py", "pluggy.py", "src/pytest.py", "src/_pytest/__init__.py", "src/pygments/__init__.py", "sitecustomize.py",
+    "usercustomize.py", "src/sitecustomize.py", "iniconfig/__init__.py", "packaging/__init__.py", "difflib.py", "src/tempfile.py",
+]  # fmt: skip
+
+
+def test_nothing_of_the_repository_takes_the_runners_place(run):
+    files = dict.fromkeys(IN_ITS_PLACE, NOT_THE_RUNNER)
+    files["evil.pth"] = files["src/evil.pth"] = "import os; os._exit(0)\n"
+    files["evil-1.dist-info/entry_points.txt"] = "[pytest11]\nevil = evil\n"
+    files["evil-1.dist-info/METADATA"] = "Metadata-Version: 2.1\nName: evil\nVersion: 1\n"
+    files["evil.py"] = NOT_THE_RUNNER
+    code = "def test_good(): assert 1\ndef test_bad(): assert 'a' == 'b'\n"
+    report = run(files | {"test_a.py": code})
+    assert report.tests == {"test_a.py::test_good": "passed", "test_a.py::test_bad": "failed"} and report.problem is None
+
+
+def test_control_where_the_repository_comes_first_it_takes_the_runners_place(sandbox, apart):
+    paths = sandbox(files={"pytest.py": NOT_THE_RUNNER, "test_a.py": "def test_bad(): assert 0\n"})
+    site = paths.workspace.parent / "toolbox" / "site"
+    shutil.copytree(paths.toolbox, site.parent)
+    program = (site / "run_pytest.py").read_text()
+    before = "    sys.path.insert(0, packages)\n"
+    assert before in program
+    (site / "run_pytest.py").write_text(program.replace(before, "    sys.path[:0] = [repository, packages]\n"))
+    report = apart(cloned_and_run, paths._replace(toolbox=site.parent), int(limit(60)))
+    assert report.exit_code == 0 and report.tests == {} and "left early" not in (report.problem or "")
+
+
+def test_outcomes_of_a_forger_who_writes_to_every_descriptor(run):
+    forge = "import os, json\ndef test_a():\n    for fd in range(3, 512):\n        try: os.write(fd, json.dumps(['outcome', 'x', 'passed']).encode() + b'\\n')\n"
+    report = run({"test_a.py": forge + "        except OSError: pass\ndef test_b(): assert 0\n"})
+    assert "cannot be true" in report.problem
+
+
+def test_a_process_that_forks_and_leaves(run):
+    code = "import os\ndef test_a():\n    if os.fork():\n        os._exit(0)\ndef test_b(): assert 0\n"
+    assert "left early" in run({"test_a.py": code}).problem
+
+
+def test_a_fork_that_comes_back_into_the_runner_says_nothing(run):
+    code = "import os\ndef test_a():\n    if pid := os.fork():\n        os.waitpid(pid, 0)\ndef test_b(): pass\n"
+    report = run({"test_a.py": code})
+    assert report.tests == {"test_a.py::test_a": "passed", "test_a.py::test_b": "passed"} and report.problem is None
 
 
 def test_an_exit_code_that_disagrees_is_a_problem(run):

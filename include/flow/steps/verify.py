@@ -83,7 +83,8 @@ class VerifyStep(Step):
         with transaction("airflow") as connection:
             verdict = verifier.verdict(connection, candidates.case_of(opened, found))
         if verdict is None:
-            asked = Asked(Subject(opened.run.id, found.commit, *opened.attempt), opened.run.repository, self.me(context).ti_id)
+            subject = Subject(opened.run.id, found.commit, *opened.attempt, base=found.parents[0])
+            asked = Asked(subject, opened.run.repository, self.me(context).ti_id)
             try:
                 report = tested(settings(), asked)
             except SandboxFailed as error:
