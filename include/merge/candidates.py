@@ -145,12 +145,12 @@ def request_verdict(connection: Connection, settings: Settings, opened: Opened, 
 
 
 def red(given: Verdict) -> Failed:
-    """Tell a red verdict as a failure: the reason is one line that a page holds, the feedback every finding whole, a line each."""
+    """Tell a red verdict as a failure: the reason is short, the feedback every finding whole, a line each."""
     findings = [inert.words(finding.message) for finding in given.findings if finding.severity != "warning"]
-    first, *others = findings or ["the gate gave no reason"]
-    more = f" And {len(others)} more." if others else ""
-    told = "\n- ".join([first, *others])
-    return Failed(Failure.RED, f"The gate is red: {inert.short(first, LINE)}{more}", f"The gate refused your work:\n- {told}")
+    findings = findings or ["the gate gave no reason"]
+    said = [inert.short(finding, LINE // 2) for finding in findings[:3]]
+    said += [f"And {len(findings) - 3} more."] if findings[3:] else []
+    return Failed(Failure.RED, f"The gate is red: {' '.join(said)}", "The gate refused your work:\n- " + "\n- ".join(findings))
 
 
 def told(given: Verdict) -> list[str]:
