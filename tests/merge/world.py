@@ -21,7 +21,8 @@ from tests.repository.people import Repo, hand_in, make_person, make_worker, tak
 
 RUN = "g000000000001"
 GREEN = Facts(
-    kind="change", ran=1, exit_agrees=1, tests=1, passed=1, new_failures=0, gone_tests=0, files_changed=1, outside_touches=0, cost_micro=0,
+    kind="change", ran=1, exit_agrees=1, tests=1, passed=1, new_failures=0, gone_tests=0, tampered=0, rewritten=0,
+    rewritten_named=0, harness=0, harness_named=0, files_changed=1, outside_touches=0, cost_micro=0,
     max_cost_micro=0,
 )  # fmt: skip
 
