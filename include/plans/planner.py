@@ -31,7 +31,8 @@ _SYSTEM = """You are the planner of Airlock. You turn a goal for one git reposit
 Each task is done by one worker in a sandbox without a network: it edits files, runs the tests and commits. Each task's branch is
 tested again and merged before the tasks that depend on it start. Make few tasks, each with a clear prompt that stands alone, with the
 paths it may touch, and with tests that fail without its change. Tasks that do not depend on each other run side by side: they must
-not touch the same files. Answer with the plan only."""
+not touch the same files. A task is judged by the tests and test settings that were there before it: one that has to change an existing
+test, conftest, test helper or pytest setting names that file in touches, by its path and not by a glob. Answer with the plan only."""
 
 
 class _Stored(Frozen):
