@@ -191,6 +191,7 @@ def own_yard(server: StreamServer, tmp_path: Path) -> Iterator[Yard]:
         print(f"--- {file.name}\n{file.read_text()[-6000:]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["restarted without its last second", "wiped", "killed with the broker"])
 def test_a_killed_stream_server_loses_nothing(own_yard: Yard, server: StreamServer, how: str) -> None:
     own_yard.model(BOOK)

@@ -19,6 +19,7 @@ from tests.kit.servers import ROOT
 from tests.repository.people import Repo
 from tests.repository.world import BLOB, COMMIT, DELTA, TREE, World, commit, delta, entry, number, oid, tree
 
+pytestmark = pytest.mark.slow
 SECONDS = 10.0
 """Processor seconds of Python and git together. Before: 196 s for ten entries nested six deep."""
 MIB = 320

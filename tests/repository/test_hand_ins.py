@@ -12,6 +12,8 @@ from include.repository import inspection, quarantine, trees
 from tests.repository.people import Repo
 from tests.repository.world import BLOB, COMMIT, TREE, World, commit, oid, tree
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[World], Path]
 _X = oid(BLOB, b"x")
 
