@@ -218,6 +218,7 @@ def test_a_killed_stream_server_loses_nothing(own_yard: Yard, server: StreamServ
     assert own_yard.one("SELECT state FROM attempts") == "COMPLETING" and own_yard.one("SELECT count(*) FROM model_calls") == 2
 
 
+@pytest.mark.slow
 def test_the_brokers_pulse_stands_for_the_streams_too(own_yard: Yard, server: StreamServer) -> None:
     own_yard.broker()
     worker = own_yard.attempt()

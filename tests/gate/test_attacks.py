@@ -176,6 +176,7 @@ def test_a_later_task_may_not_empty_the_tests_of_an_earlier_one(
     assert named == {"later": set()}, "a plan that names the file lets it be rewritten, and that is told"
 
 
+@pytest.mark.slow
 def test_cost(verify: Callable[..., Ran]) -> None:
     """Figures for the record: judged by the base, against the plain run of the same tree."""
     plain, judged = (min(verify(FEATURE, judged=judged).seconds for _ in range(3)) for judged in (False, True))

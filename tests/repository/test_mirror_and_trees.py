@@ -31,6 +31,7 @@ def test_only_the_asked_branch_is_fetched(settings: Settings, tmp_path: Path) ->
     assert take_in(settings, person)[1] == person.tip() != rewound
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_killed_fetch_does_not_block(settings: Settings, tmp_path: Path) -> None:
     person = make_person(tmp_path / "person")
     the_mirror, _ = take_in(settings, person)

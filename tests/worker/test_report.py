@@ -114,6 +114,7 @@ def test_one_broken_file_does_not_hide_the_others(run):
     assert report.exit_code == 1 and report.problem is None
 
 
+@pytest.mark.slow
 def test_timeout(run):
     seconds = int(limit(4))
     report = run({"test_a.py": "import time\ndef test_a(): pass\ndef test_b(): time.sleep(1000)\n"}, timeout_s=seconds)
@@ -244,6 +245,7 @@ def test_an_exit_code_that_disagrees_is_a_problem(run):
     assert report.exit_code == 0 and report.problem is not None
 
 
+@pytest.mark.slow
 def test_many_tests(run):
     report = run({"test_a.py": "import pytest\n@pytest.mark.parametrize('n', range(3000))\ndef test_a(n): pass\n"}, timeout_s=limit(100))
     assert report.count("passed") == 3000 and report.problem is None

@@ -68,6 +68,7 @@ def test_d2_resends_are_the_same_bytes_until_answered(attempt):
 # -- D6: a model call has its own timeout, and an error is an outcome -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_d6_a_model_call_may_take_longer_than_a_question(attempt):
     def slow(_):
         time.sleep(2)
